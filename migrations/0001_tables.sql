@@ -1,0 +1,157 @@
+-- The tables of seed 004 and of the built-in handlers, in the customer's shape, each only if it is absent.
+-- What exists is left as it is. What we create is closed to Supabase's API roles: `public` is on the internet there.
+do $migration$
+declare
+    wanted record;
+    api_role text;
+begin
+    for wanted in
+        select * from (values
+            ('users', $ddl$
+                create table users (
+                    id uuid primary key default gen_random_uuid(),
+                    phone_number varchar(20) not null unique,
+                    email varchar(255),
+                    first_name varchar(100),
+                    last_name varchar(100),
+                    company varchar(255),
+                    title varchar(255),
+                    linkedin_url varchar(255),
+                    verified boolean default false,
+                    innovator boolean default false,
+                    expert_connector boolean default false,
+                    expertise text[],
+                    poc_agent_id varchar(100),
+                    poc_agent_type varchar(50),
+                    quiet_hours_start time,
+                    quiet_hours_end time,
+                    timezone varchar(50),
+                    response_pattern jsonb,
+                    credit_balance integer default 0,
+                    status_level varchar(50) default 'member',
+                    referred_by uuid references users (id),
+                    name_dropped varchar(255),
+                    email_verified boolean default false,
+                    created_at timestamptz default now(),
+                    updated_at timestamptz default now(),
+                    last_active_at timestamptz
+                ) $ddl$),
+            ('conversations', $ddl$
+                create table conversations (
+                    id uuid primary key default gen_random_uuid(),
+                    user_id uuid references users (id),
+                    phone_number varchar(20),
+                    status varchar(50) default 'active',
+                    conversation_summary text,
+                    last_summary_message_id uuid,
+                    messages_since_summary integer default 0,
+                    last_message_at timestamptz,
+                    created_at timestamptz default now(),
+                    updated_at timestamptz default now()
+                ) $ddl$),
+            ('messages', $ddl$
+                create table messages (
+                    id uuid primary key default gen_random_uuid(),
+                    conversation_id uuid references conversations (id),
+                    user_id uuid references users (id),
+                    role varchar(50) not null,
+                    content text not null,
+                    direction varchar(20) not null,
+                    twilio_message_sid varchar(100),
+                    status varchar(50),
+                    created_at timestamptz default now(),
+                    sent_at timestamptz,
+                    delivered_at timestamptz
+                ) $ddl$),
+            ('events', $ddl$
+                create table events (
+                    id uuid primary key default gen_random_uuid(),
+                    event_type varchar(100) not null,
+                    aggregate_id uuid,
+                    aggregate_type varchar(50),
+                    payload jsonb not null,
+                    metadata jsonb,
+                    processed boolean default false,
+                    version integer default 1,
+                    created_at timestamptz default now(),
+                    created_by varchar(100)
+                ) $ddl$),
+            ('user_priorities', $ddl$
+                create table user_priorities (
+                    id uuid primary key default gen_random_uuid(),
+                    user_id uuid references users (id),
+                    priority_rank integer not null,
+                    item_type varchar(50) not null,
+                    item_id uuid not null,
+                    value_score numeric(5, 2),
+                    status varchar(50) default 'active',
+                    created_at timestamptz default now(),
+                    expires_at timestamptz,
+                    presented_at timestamptz,
+                    presentation_count integer default 0,
+                    unique (user_id, item_type, item_id)
+                ) $ddl$),
+            ('intro_opportunities', $ddl$
+                create table intro_opportunities (
+                    id uuid primary key default gen_random_uuid(),
+                    connector_user_id uuid references users (id),
+                    innovator_id uuid references users (id),
+                    prospect_name varchar(255),
+                    status varchar(50) default 'open',
+                    intro_email varchar(255),
+                    intro_scheduled_at timestamptz,
+                    intro_completed_at timestamptz,
+                    created_at timestamptz default now(),
+                    updated_at timestamptz default now()
+                ) $ddl$),
+            ('agent_tasks', $ddl$
+                create table agent_tasks (
+                    id uuid primary key default gen_random_uuid(),
+                    task_type varchar(100) not null,
+                    agent_type varchar(50) not null,
+                    user_id uuid references users (id),
+                    context_id uuid,
+                    context_type varchar(50),
+                    scheduled_for timestamptz not null default now(),
+                    priority varchar(20) default 'medium',
+                    status varchar(50) default 'pending',
+                    retry_count integer default 0,
+                    max_retries integer default 3,
+                    last_attempted_at timestamptz,
+                    context_json jsonb not null,
+                    result_json jsonb,
+                    error_log text,
+                    created_at timestamptz default now(),
+                    created_by varchar(100),
+                    completed_at timestamptz
+                ) $ddl$),
+            ('agent_actions_log', $ddl$
+                create table agent_actions_log (
+                    id uuid primary key default gen_random_uuid(),
+                    agent_type varchar(50) not null,
+                    agent_instance_id uuid,
+                    action_type varchar(100) not null,
+                    user_id uuid,
+                    context_id uuid,
+                    context_type varchar(50),
+                    model_used varchar(100),
+                    input_tokens integer,
+                    output_tokens integer,
+                    cost_usd numeric(10, 6),
+                    latency_ms integer,
+                    input_data jsonb,
+                    output_data jsonb,
+                    error text,
+                    created_at timestamptz default now()
+                ) $ddl$)
+        ) as tables (name, ddl)
+    loop
+        continue when to_regclass(wanted.name) is not null;
+        execute wanted.ddl;
+        execute format('alter table %I enable row level security', wanted.name);
+        for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
+            execute format('revoke all on table %I from %I', wanted.name, api_role);
+        end loop;
+    end loop;
+end
+$migration$;

@@ -1,0 +1,532 @@
+//! The environment, read once into one typed [`Config`], with every mistake reported together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+/// Every variable that is read, in the order of `.env.example`.
+pub const VARIABLES: &[&str] = &[
+    "DATABASE_URL",
+    "DATABASE_CA_CERT",
+    "LISTEN_DATABASE_URL",
+    "DATABASE_POOL_SIZE",
+    "SUPABASE_URL",
+    "SUPABASE_SERVICE_KEY",
+    "SUPABASE_DB_PASSWORD",
+    "SUPABASE_REGION",
+    "PORT",
+    "POLLING_INTERVAL_MS",
+    "MAX_TASKS_PER_POLL",
+    "POLL_STRICT",
+    "POLL_MODE",
+    "MAX_RETRIES",
+    "CONCURRENCY",
+    "TASK_TIMEOUT_SECONDS",
+    "LEASE_SECONDS",
+    "RETRY_BASE_SECONDS",
+    "SHUTDOWN_GRACE_SECONDS",
+    "MIGRATE_ON_START",
+    "ADOPT_WINDOW_HOURS",
+    "API_KEYS",
+    "METRICS_OPEN",
+    "RETENTION_DAYS",
+    "LOG_RETENTION_DAYS",
+    "LOG_FORMAT",
+    "RUST_LOG",
+];
+
+/// What the process needs to know, checked. Build one with [`Config::from_env`] or, in tests and tools, [`Config::from_vars`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to reach Postgres.
+    pub database: DatabaseConfig,
+    /// How tasks are claimed, run and retried.
+    pub worker: WorkerConfig,
+    /// Who may call, and where we listen.
+    pub http: HttpConfig,
+    /// What is deleted, and when; nothing by default.
+    pub retention: Retention,
+    /// `MIGRATE_ON_START`: bring an existing database up to date when the process starts.
+    pub migrate_on_start: bool,
+    /// How log lines look.
+    pub log: LogConfig,
+}
+
+/// How to reach Postgres.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `DATABASE_URL`, or the one built from the Supabase variables. Any pooling mode will do.
+    pub url: SecretString,
+    /// `LISTEN_DATABASE_URL`: a connection that keeps its session, for LISTEN. Absent: `url`, where that can listen.
+    pub listen_url: Option<SecretString>,
+    /// `DATABASE_CA_CERT`: a PEM text, or the path of a PEM file, trusted beside the platform's roots.
+    pub ca_cert: Option<String>,
+    /// `DATABASE_POOL_SIZE`: connections this process may open, the one for LISTEN not counted.
+    pub pool_size: usize,
+}
+
+/// How tasks are claimed, run and retried.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// `POLLING_INTERVAL_MS`: how often an idle worker looks without having been woken.
+    pub polling_interval: Duration,
+    /// `MAX_TASKS_PER_POLL`: the size of one claim. Absent: adapts to how quickly tasks end.
+    pub max_tasks_per_poll: Option<usize>,
+    /// `POLL_STRICT`: one claim per interval and no more, the seed's literal rate.
+    pub poll_strict: bool,
+    /// `POLL_MODE`.
+    pub poll_mode: PollMode,
+    /// `MAX_RETRIES` of a task whose row and type name none. 3 means at most four attempts.
+    pub max_retries: u32,
+    /// `CONCURRENCY`: handlers that run at the same time in this process.
+    pub concurrency: usize,
+    /// `TASK_TIMEOUT_SECONDS` of an attempt whose task and type name none.
+    pub task_timeout: Duration,
+    /// `LEASE_SECONDS`: how long an attempt may go without renewal before another process takes the task over.
+    pub lease: Duration,
+    /// `RETRY_BASE_SECONDS`: the wait before the first retry; it doubles with each.
+    pub retry_base: Duration,
+    /// `SHUTDOWN_GRACE_SECONDS`: how long running tasks may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// `ADOPT_WINDOW_HOURS`: running rows that an older processor left are taken over if they are no older than this.
+    pub adopt_window: Duration,
+}
+
+/// When work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollMode {
+    /// By a loop that runs as long as the process does.
+    Background,
+    /// Inside a request to `/trigger-poll` or `/process-task`, for a service that scales to zero.
+    Request,
+}
+
+/// Who may call, and where we listen.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The address to listen on.
+    pub host: std::net::IpAddr,
+    /// `PORT`; 0 lets the system choose.
+    pub port: u16,
+    /// Bearer tokens that are accepted: `API_KEYS` and `SUPABASE_SERVICE_KEY`. Empty means closed.
+    pub keys: Vec<SecretString>,
+    /// `METRICS_OPEN`: serve `/metrics` without a credential.
+    pub metrics_open: bool,
+    /// Let everyone in. Only `dev` sets it, and only on the loopback address.
+    pub open: bool,
+}
+
+/// What is deleted, and when.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// `RETENTION_DAYS`: ended tasks older than this are deleted.
+    pub tasks: Option<Duration>,
+    /// `LOG_RETENTION_DAYS`: log rows of tasks older than this are deleted.
+    pub log: Option<Duration>,
+}
+
+/// How log lines look.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `LOG_FORMAT`.
+    pub format: LogFormat,
+    /// `RUST_LOG`, as tracing-subscriber's `EnvFilter` reads it.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// JSON on Cloud Run or where standard error is no terminal, else pretty.
+    Auto,
+    /// One JSON object a line, as Google Cloud Logging reads it.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// One wrong variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable's name.
+    pub variable: &'static str,
+    /// What is wrong with it, with its value unless it is secret.
+    pub what: String,
+    /// A value that would do.
+    pub example: &'static str,
+}
+
+/// All that is wrong with the environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(
+    /// In the order of [`VARIABLES`].
+    pub Vec<Problem>,
+);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(
+            f,
+            "configuration error ({count} problem{})",
+            if count == 1 { "" } else { "s" }
+        )?;
+        for Problem {
+            variable,
+            what,
+            example,
+        } in &self.0
+        {
+            write!(f, "\n  {variable}: {what}; example: {variable}={example}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The variables as they come: envy's part. All text, so that no value is ever echoed by a parser.
+#[derive(Deserialize)]
+struct Raw {
+    database_url: Option<SecretString>,
+    database_ca_cert: Option<String>,
+    listen_database_url: Option<SecretString>,
+    database_pool_size: Option<String>,
+    supabase_url: Option<String>,
+    supabase_service_key: Option<SecretString>,
+    supabase_db_password: Option<SecretString>,
+    supabase_region: Option<String>,
+    port: Option<String>,
+    polling_interval_ms: Option<String>,
+    max_tasks_per_poll: Option<String>,
+    poll_strict: Option<String>,
+    poll_mode: Option<String>,
+    max_retries: Option<String>,
+    concurrency: Option<String>,
+    task_timeout_seconds: Option<String>,
+    lease_seconds: Option<String>,
+    retry_base_seconds: Option<String>,
+    shutdown_grace_seconds: Option<String>,
+    migrate_on_start: Option<String>,
+    adopt_window_hours: Option<String>,
+    api_keys: Option<SecretString>,
+    metrics_open: Option<String>,
+    retention_days: Option<String>,
+    log_retention_days: Option<String>,
+    log_format: Option<String>,
+    rust_log: Option<String>,
+}
+
+impl Config {
+    /// Reads the process's environment. Variables that are empty or not UTF-8 count as absent.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars(env_vars())
+    }
+
+    /// Reads the given variables as [`Config::from_env`] would.
+    pub fn from_vars<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigError>
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let known: HashMap<String, String> = vars
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into().trim().to_owned()))
+            .filter(|(name, value)| VARIABLES.contains(&name.as_str()) && !value.is_empty())
+            .collect();
+        let raw: Raw = envy::from_iter(known).expect("every field of Raw is an optional text");
+        let mut check = Check::default();
+        let config = check.config(&raw);
+        if check.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(check.problems))
+        }
+    }
+}
+
+/// The variables of the process that are text.
+#[must_use]
+pub fn env_vars() -> HashMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Whether the process runs on Cloud Run, and as which revision of which service.
+#[must_use]
+pub fn cloud_run_revision() -> Option<String> {
+    env_vars()
+        .remove("K_REVISION")
+        .filter(|revision| !revision.is_empty())
+}
+
+#[derive(Default)]
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn config(&mut self, raw: &Raw) -> Config {
+        Config {
+            database: self.database(raw),
+            worker: self.worker(raw),
+            http: self.http(raw),
+            retention: Retention {
+                tasks: self.days("RETENTION_DAYS", raw.retention_days.as_deref()),
+                log: self.days("LOG_RETENTION_DAYS", raw.log_retention_days.as_deref()),
+            },
+            migrate_on_start: self.flag("MIGRATE_ON_START", raw.migrate_on_start.as_deref()),
+            log: LogConfig {
+                format: self.choice(
+                    "LOG_FORMAT",
+                    raw.log_format.as_deref(),
+                    &[
+                        ("auto", LogFormat::Auto),
+                        ("json", LogFormat::Json),
+                        ("pretty", LogFormat::Pretty),
+                    ],
+                ),
+                filter: raw
+                    .rust_log
+                    .clone()
+                    .unwrap_or_else(|| "info,tokio_postgres=info".to_owned()),
+            },
+        }
+    }
+
+    fn database(&mut self, raw: &Raw) -> DatabaseConfig {
+        let (url, listen_url) = match (&raw.database_url, supabase_urls(raw)) {
+            (Some(url), _) => (url.clone(), raw.listen_database_url.clone()),
+            (None, Some((url, listen_url))) => (url, raw.listen_database_url.clone().or(Some(listen_url))),
+            (None, None) => {
+                self.problem(
+                    "DATABASE_URL",
+                    "missing: a service key cannot open a Postgres connection. On Supabase copy it from Connect \u{2192} \
+                     Session pooler, or set SUPABASE_URL, SUPABASE_DB_PASSWORD and SUPABASE_REGION",
+                    "postgres://postgres.<ref>:<password>@aws-0-<region>.pooler.supabase.com:5432/postgres",
+                );
+                (SecretString::default(), None)
+            }
+        };
+        for (variable, url) in [
+            ("DATABASE_URL", Some(&url)),
+            ("LISTEN_DATABASE_URL", listen_url.as_ref()),
+        ] {
+            if let Some(url) = url.filter(|url| !url.expose_secret().is_empty()) {
+                self.postgres_url(variable, url);
+            }
+        }
+        DatabaseConfig {
+            url,
+            listen_url,
+            ca_cert: raw.database_ca_cert.clone(),
+            pool_size: self.number(
+                "DATABASE_POOL_SIZE",
+                raw.database_pool_size.as_deref(),
+                4,
+                3..=100,
+                "4",
+            ),
+        }
+    }
+
+    fn worker(&mut self, raw: &Raw) -> WorkerConfig {
+        let seconds = Duration::from_secs;
+        let day = 86_400;
+        WorkerConfig {
+            polling_interval: Duration::from_millis(self.number(
+                "POLLING_INTERVAL_MS",
+                raw.polling_interval_ms.as_deref(),
+                30_000,
+                100..=day * 1000,
+                "30000",
+            )),
+            max_tasks_per_poll: raw
+                .max_tasks_per_poll
+                .as_deref()
+                .map(|text| self.number("MAX_TASKS_PER_POLL", Some(text), 10, 1..=1000, "10")),
+            poll_strict: self.flag("POLL_STRICT", raw.poll_strict.as_deref()),
+            poll_mode: self.choice(
+                "POLL_MODE",
+                raw.poll_mode.as_deref(),
+                &[
+                    ("background", PollMode::Background),
+                    ("request", PollMode::Request),
+                ],
+            ),
+            max_retries: self.number("MAX_RETRIES", raw.max_retries.as_deref(), 3, 0..=30, "3"),
+            concurrency: self.number("CONCURRENCY", raw.concurrency.as_deref(), 10, 1..=10_000, "10"),
+            task_timeout: seconds(self.number(
+                "TASK_TIMEOUT_SECONDS",
+                raw.task_timeout_seconds.as_deref(),
+                300,
+                1..=7 * day,
+                "300",
+            )),
+            lease: seconds(self.number("LEASE_SECONDS", raw.lease_seconds.as_deref(), 30, 2..=3600, "30")),
+            retry_base: seconds(self.number(
+                "RETRY_BASE_SECONDS",
+                raw.retry_base_seconds.as_deref(),
+                60,
+                1..=day,
+                "60",
+            )),
+            shutdown_grace: seconds(self.number(
+                "SHUTDOWN_GRACE_SECONDS",
+                raw.shutdown_grace_seconds.as_deref(),
+                7,
+                0..=3600,
+                "7",
+            )),
+            adopt_window: seconds(
+                3600 * self.number(
+                    "ADOPT_WINDOW_HOURS",
+                    raw.adopt_window_hours.as_deref(),
+                    1,
+                    0..=8760,
+                    "1",
+                ),
+            ),
+        }
+    }
+
+    fn http(&mut self, raw: &Raw) -> HttpConfig {
+        let listed = raw.api_keys.as_ref().map_or("", |keys| keys.expose_secret());
+        let mut keys: Vec<SecretString> = listed
+            .split(',')
+            .map(str::trim)
+            .filter(|key| !key.is_empty())
+            .map(SecretString::from)
+            .collect();
+        if keys.iter().any(|key| key.expose_secret().len() < 16) {
+            self.problem(
+                "API_KEYS",
+                "has a key of fewer than 16 characters",
+                "$(openssl rand -hex 32),$(openssl rand -hex 32)",
+            );
+        }
+        keys.extend(raw.supabase_service_key.clone());
+        if let Some(url) = &raw.supabase_url
+            && Url::parse(url)
+                .ok()
+                .and_then(|url| url.host_str().map(str::to_owned))
+                .is_none()
+        {
+            self.problem(
+                "SUPABASE_URL",
+                format!("{url:?} is not a URL"),
+                "https://abcdefghijklmnopqrst.supabase.co",
+            );
+        }
+        HttpConfig {
+            host: std::net::IpAddr::from([0, 0, 0, 0]),
+            port: self.number("PORT", raw.port.as_deref(), 8080, 0..=65_535, "8080"),
+            keys,
+            metrics_open: self.flag("METRICS_OPEN", raw.metrics_open.as_deref()),
+            open: false,
+        }
+    }
+
+    fn postgres_url(&mut self, variable: &'static str, url: &SecretString) {
+        let scheme = url.expose_secret().split("://").next().unwrap_or_default();
+        if !matches!(scheme, "postgres" | "postgresql") {
+            self.problem(
+                variable,
+                "does not begin with postgres://",
+                "postgres://user:password@host:5432/database",
+            );
+        }
+    }
+
+    fn days(&mut self, variable: &'static str, text: Option<&str>) -> Option<Duration> {
+        text.map(|text| Duration::from_secs(86_400 * self.number(variable, Some(text), 0, 1..=36_500, "90")))
+    }
+
+    fn flag(&mut self, variable: &'static str, text: Option<&str>) -> bool {
+        match text.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("false" | "0" | "no" | "off") => false,
+            Some("true" | "1" | "yes" | "on") => true,
+            Some(other) => {
+                self.problem(variable, format!("{other:?} is neither true nor false"), "true");
+                false
+            }
+        }
+    }
+
+    /// The first of `choices` is the default.
+    fn choice<T: Copy>(
+        &mut self,
+        variable: &'static str,
+        text: Option<&str>,
+        choices: &[(&'static str, T)],
+    ) -> T {
+        let Some(text) = text else { return choices[0].1 };
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
+            return *choice;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.problem(
+            variable,
+            format!("{text:?} is none of {}", names.join(", ")),
+            choices[0].0,
+        );
+        choices[0].1
+    }
+
+    fn number<T>(
+        &mut self,
+        variable: &'static str,
+        text: Option<&str>,
+        default: T,
+        range: RangeInclusive<T>,
+        example: &'static str,
+    ) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display + Copy,
+    {
+        let Some(text) = text else { return default };
+        match text.parse::<T>() {
+            Ok(value) if range.contains(&value) => value,
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                self.problem(
+                    variable,
+                    format!("{text:?} is not a whole number from {low} to {high}"),
+                    example,
+                );
+                default
+            }
+        }
+    }
+
+    fn problem(&mut self, variable: &'static str, what: impl Into<String>, example: &'static str) {
+        self.problems.push(Problem {
+            variable,
+            what: what.into(),
+            example,
+        });
+    }
+}
+
+/// The pooler's two URLs: transaction mode for queries, session mode for LISTEN.
+fn supabase_urls(raw: &Raw) -> Option<(SecretString, SecretString)> {
+    let project = Url::parse(raw.supabase_url.as_deref()?).ok()?;
+    let reference = project.host_str()?.split('.').next()?.to_owned();
+    let region = raw.supabase_region.as_deref()?;
+    let password = raw.supabase_db_password.as_ref()?;
+    let url = |port| {
+        let mut url = Url::parse(&format!(
+            "postgres://aws-0-{region}.pooler.supabase.com:{port}/postgres"
+        ))
+        .ok()?;
+        url.set_username(&format!("postgres.{reference}")).ok()?;
+        url.set_password(Some(password.expose_secret())).ok()?;
+        Some(SecretString::from(url.to_string()))
+    };
+    Some((url(6543)?, url(5432)?))
+}

@@ -1,0 +1,179 @@
+//! One connection that listens: heals itself, proves every half minute that it still hears.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use super::target::{SslMode, Target, TargetError};
+use super::{Database, tls};
+
+const PROBE_EVERY: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// What came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The connection was made, perhaps again: anything may have been missed meanwhile.
+    Connected,
+    /// A notification.
+    Notice {
+        /// Its channel.
+        channel: String,
+        /// Its payload, often empty.
+        payload: String,
+    },
+}
+
+/// Whether notifications arrive at the moment.
+#[derive(Clone, Default)]
+pub struct ListenerStatus(Arc<AtomicBool>);
+
+impl ListenerStatus {
+    /// True while a listening connection is known to work.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The listening connection, before it runs.
+pub struct Listener {
+    target: Target,
+    ca_cert: Option<String>,
+    channels: &'static [&'static str],
+    probe: String,
+    heard: mpsc::Sender<Heard>,
+    status: ListenerStatus,
+}
+
+impl Listener {
+    /// A listener on the given channels. It connects to `target` or else to where `database` does.
+    #[must_use]
+    pub fn new(
+        database: &Database,
+        target: Option<Target>,
+        channels: &'static [&'static str],
+    ) -> (Self, mpsc::Receiver<Heard>, ListenerStatus) {
+        let (heard, receiver) = mpsc::channel(256);
+        let status = ListenerStatus::default();
+        let listener = Self {
+            target: target.unwrap_or_else(|| database.target().clone()),
+            ca_cert: database.ca_cert().map(str::to_owned),
+            channels,
+            // Of its own for every process: another's probe must not pass for ours.
+            probe: format!("task_processor_probe_{}", uuid::Uuid::new_v4().simple()),
+            heard,
+            status: status.clone(),
+        };
+        (listener, receiver, status)
+    }
+
+    /// Listens until cancelled. Failures are logged once per outage; workers go on polling meanwhile.
+    pub async fn run(self, stop: CancellationToken) {
+        if !self.target.can_listen() {
+            tracing::info!(
+                "the connection goes through a transaction pooler, which cannot LISTEN: polling only"
+            );
+            return;
+        }
+        let mut wait = BACKOFF.0;
+        loop {
+            let began = Instant::now();
+            let result = tokio::select! {
+                () = stop.cancelled() => return,
+                result = self.listen() => result,
+            };
+            if self.status.0.swap(false, Ordering::Relaxed) || wait == BACKOFF.0 {
+                let reason = result
+                    .err()
+                    .map_or_else(|| "closed".to_owned(), |error| error.to_string());
+                tracing::warn!(
+                    reason,
+                    "not listening for new tasks, polling until the connection is back"
+                );
+            }
+            if began.elapsed() > PROBE_EVERY {
+                wait = BACKOFF.0;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(wait) => wait = (wait * 2).min(BACKOFF.1),
+            }
+        }
+    }
+
+    async fn listen(&self) -> anyhow::Result<()> {
+        match self.target.ssl {
+            SslMode::Disable => {
+                let (client, connection) =
+                    timeout(ANSWER_WITHIN * 2, self.target.postgres.connect(NoTls)).await??;
+                self.converse(client, connection).await
+            }
+            mode => {
+                let connector = tls::connector(mode, self.ca_cert.as_deref())
+                    .map_err(|TargetError(what)| anyhow::anyhow!("LISTEN connection: {what}"))?;
+                let (client, connection) =
+                    timeout(ANSWER_WITHIN * 2, self.target.postgres.connect(connector)).await??;
+                self.converse(client, connection).await
+            }
+        }
+    }
+
+    /// Drives the connection from here, so that what it says is seen, and asks for a sign of life now and then.
+    async fn converse<S, T>(&self, client: Client, mut connection: Connection<S, T>) -> anyhow::Result<()>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+        let (probe_heard, mut probes) = mpsc::channel(1);
+        let read = async {
+            while let Some(message) = messages.next().await {
+                if let AsyncMessage::Notification(notice) = message? {
+                    if notice.channel() == self.probe {
+                        let _ = probe_heard.try_send(());
+                        continue;
+                    }
+                    let (channel, payload) = (notice.channel().to_owned(), notice.payload().to_owned());
+                    self.heard.send(Heard::Notice { channel, payload }).await?;
+                }
+            }
+            anyhow::bail!("the server closed the connection")
+        };
+        let speak = async {
+            let listens: String = self
+                .channels
+                .iter()
+                .chain([&self.probe.as_str()])
+                .map(|name| format!("listen {name};"))
+                .collect();
+            timeout(ANSWER_WITHIN, client.batch_execute(&listens)).await??;
+            let mut first = true;
+            loop {
+                let notify = format!("notify {}", self.probe);
+                timeout(ANSWER_WITHIN, client.batch_execute(&notify)).await??;
+                if timeout(ANSWER_WITHIN, probes.recv()).await.is_err() {
+                    anyhow::bail!(
+                        "LISTEN was accepted but nothing is heard: is a transaction pooler in between?"
+                    );
+                }
+                if std::mem::take(&mut first) {
+                    self.status.0.store(true, Ordering::Relaxed);
+                    self.heard.send(Heard::Connected).await?;
+                }
+                sleep(PROBE_EVERY).await;
+            }
+        };
+        tokio::select! {
+            result = read => result,
+            result = speak => result,
+        }
+    }
+}

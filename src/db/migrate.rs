@@ -1,0 +1,232 @@
+//! Migrations: forward only, one process at a time, and never a long lock on a table that others write to.
+//!
+//! Files named `*.concurrent.sql` build one index each, outside a transaction, after an invalid leftover of an
+//! earlier try has been dropped. All others hold only instant DDL, each in one transaction under a short
+//! `lock_timeout`, repeated until it gets its lock: while DDL waits for a lock, everybody behind it waits too.
+//!
+//! Processes exclude each other by *polling* for a transaction-scoped advisory lock: it works through a transaction
+//! pooler, and a waiting lock would hold a snapshot that a concurrent index build waits for, for ever.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::types::Type;
+
+use super::{Database, DbError, Lane, Session};
+
+const LOCK_KEY: i64 = 0x7461_736b_7072_6f63; // "taskproc"
+const LOCK_PATIENCE: Duration = Duration::from_mins(10);
+const STATEMENT_PATIENCE: Duration = Duration::from_hours(24);
+/// How long DDL may make others wait at a time, in milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 80;
+
+macro_rules! migrations {
+    ($($name:literal),* $(,)?) => {
+        &[$(Migration { name: $name, sql: include_str!(concat!("../../migrations/", $name, ".sql")) }),*]
+    };
+}
+
+/// In the order in which they are applied.
+const MIGRATIONS: &[Migration] = migrations![
+    "0001_tables",
+    "0002_queue_columns",
+    "0003_task_types",
+    "0004_index_due.concurrent",
+    "0005_index_suspect.concurrent",
+    "0006_index_processing.concurrent",
+    "0007_index_unique_key.concurrent",
+    "0008_index_log_context.concurrent",
+    "0009_due",
+    "0010_announce",
+];
+
+const HISTORY: &str = "
+create table if not exists task_processor_migrations (
+    name text primary key,
+    applied_at timestamptz not null default now()
+);
+alter table task_processor_migrations enable row level security;";
+
+/// One file of `migrations/`.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// The file's name without `.sql`.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+}
+
+impl Migration {
+    fn is_concurrent(&self) -> bool {
+        self.name.ends_with(".concurrent")
+    }
+
+    /// The index that a concurrent migration builds.
+    fn index(&self) -> Option<&'static str> {
+        let after = self.sql.split("if not exists ").nth(1)?;
+        after.split_whitespace().next()
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MigrationReport {
+    /// The migrations applied by this run, in order.
+    pub applied: Vec<&'static str>,
+}
+
+/// How far a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaState {
+    /// Nothing of ours and no `agent_tasks` of anybody: free to create everything.
+    Empty,
+    /// Tables exist and migrations are missing.
+    Behind(Vec<&'static str>),
+    /// All is in place, but this role may not see or change rows, and why.
+    Blind(String),
+    /// Ready for work.
+    Current,
+}
+
+/// Looks how far the database is, without changing it.
+pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
+    let mut session = database.session(Lane::Shared, Duration::from_secs(5)).await?;
+    let pending = pending_in(&mut session).await?;
+    if !pending.is_empty() {
+        let sql =
+            "select to_regclass('agent_tasks') is null and to_regclass('task_processor_migrations') is null";
+        let empty: bool = session.query(sql, &[]).await?[0].try_get(0)?;
+        let names = pending.iter().map(|migration| migration.name).collect();
+        return Ok(if empty {
+            SchemaState::Empty
+        } else {
+            SchemaState::Behind(names)
+        });
+    }
+    let sql = "
+        select
+            has_table_privilege('agent_tasks', 'select') and has_table_privilege('agent_tasks', 'update')
+                and has_function_privilege('agent_tasks_due_v1(text[], integer)', 'execute'),
+            not row_security_active('agent_tasks'),
+            current_user::text";
+    let rows = session.query(sql, &[]).await?;
+    let (granted, sees_rows): (bool, bool) = (rows[0].try_get(0)?, rows[0].try_get(1)?);
+    let role: String = rows[0].try_get(2)?;
+    Ok(match (granted, sees_rows) {
+        (true, true) => SchemaState::Current,
+        (false, _) => SchemaState::Blind(format!(
+            "role {role} may not work on the queue; as the owner run: grant select, insert, update, delete on all \
+             tables in schema public to {role}; grant execute on function agent_tasks_due_v1 to {role}"
+        )),
+        (_, false) => SchemaState::Blind(format!(
+            "row level security hides rows from role {role}; as a superuser run: alter role {role} bypassrls"
+        )),
+    })
+}
+
+/// The migrations that the database still lacks.
+pub async fn pending_migrations(database: &Database) -> Result<Vec<Migration>, DbError> {
+    pending_in(&mut database.session(Lane::Shared, Duration::from_secs(5)).await?).await
+}
+
+/// Applies what is missing. Harmless when repeated, and when several processes do it at once.
+pub async fn migrate(database: &Database) -> Result<MigrationReport, DbError> {
+    let mut lock = database.session(Lane::Work, Duration::from_secs(10)).await?;
+    let held = take_lock(&mut lock).await;
+    let result = match held {
+        Ok(()) => apply_pending(database).await,
+        Err(error) => Err(error),
+    };
+    // Discarded, not committed: the lock goes with the connection, whatever happened.
+    lock.discard();
+    result
+}
+
+async fn take_lock(session: &mut Session) -> Result<(), DbError> {
+    // The role's idle limit must not end the transaction that holds the lock while an index is built.
+    session
+        .batch("begin; set local idle_in_transaction_session_timeout = 0")
+        .await?;
+    let began = Instant::now();
+    loop {
+        let sql = "select pg_try_advisory_xact_lock($1)";
+        let rows = session.query(sql, &[(&LOCK_KEY, Type::INT8)]).await?;
+        if rows[0].try_get(0)? {
+            return Ok(());
+        }
+        if began.elapsed() > LOCK_PATIENCE {
+            return Err(DbError::Timeout(LOCK_PATIENCE));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn apply_pending(database: &Database) -> Result<MigrationReport, DbError> {
+    let mut session = database.session(Lane::Shared, STATEMENT_PATIENCE).await?;
+    let mut report = MigrationReport::default();
+    for migration in pending_in(&mut session).await? {
+        let result = match migration.is_concurrent() {
+            true => build_index(&mut session, &migration).await,
+            false => apply(&mut session, &migration).await,
+        };
+        if let Err(error) = result {
+            session.discard();
+            return Err(error);
+        }
+        tracing::info!(migration = migration.name, "migrated");
+        report.applied.push(migration.name);
+    }
+    Ok(report)
+}
+
+async fn pending_in(session: &mut Session) -> Result<Vec<Migration>, DbError> {
+    let exists = session
+        .query("select to_regclass('task_processor_migrations') is not null", &[])
+        .await?;
+    let applied: Vec<String> = match exists[0].try_get(0)? {
+        true => session
+            .query("select name from task_processor_migrations", &[])
+            .await?
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?,
+        false => Vec::new(),
+    };
+    Ok(MIGRATIONS
+        .iter()
+        .filter(|known| !applied.iter().any(|name| name == known.name))
+        .copied()
+        .collect())
+}
+
+/// One transaction, repeated while others hold the locks it needs.
+async fn apply(session: &mut Session, migration: &Migration) -> Result<(), DbError> {
+    let Migration { name, sql } = migration;
+    let transaction = format!(
+        "begin; set local lock_timeout = {LOCK_TIMEOUT_MS}; {HISTORY} {sql};
+         insert into task_processor_migrations (name) values ('{name}') on conflict do nothing; commit"
+    );
+    let began = Instant::now();
+    loop {
+        match session.batch(&transaction).await {
+            Err(error) if error.is_lock_timeout() && began.elapsed() < LOCK_PATIENCE => {
+                session.batch("rollback").await?;
+                sleep(Duration::from_millis(250)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn build_index(session: &mut Session, migration: &Migration) -> Result<(), DbError> {
+    let index = migration.index().expect("a concurrent migration names its index");
+    let sql = "select exists (select from pg_index where indexrelid = to_regclass($1) and not indisvalid)";
+    let leftover = session.query(sql, &[(&index, Type::TEXT)]).await?;
+    if leftover[0].try_get(0)? {
+        session.batch(&format!("drop index concurrently {index}")).await?;
+    }
+    session.batch(migration.sql).await?;
+    let sql = "insert into task_processor_migrations (name) values ($1) on conflict do nothing";
+    session.query(sql, &[(&migration.name, Type::TEXT)]).await?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Postgres: connections, migrations, notifications. Knows no table but its own history of migrations.
+//!
+//! Every query goes through an unnamed typed statement, so that the same code works on a direct connection and
+//! through a pooler in session or transaction mode. Nothing here keeps session state.
+
+mod error;
+mod listen;
+mod migrate;
+mod pool;
+mod target;
+mod tls;
+
+pub use error::DbError;
+pub use listen::{Heard, Listener, ListenerStatus};
+pub use migrate::{Migration, MigrationReport, SchemaState, migrate, pending_migrations, schema_state};
+pub use pool::{Database, Lane, Param, Session};
+pub use target::{Target, TargetError};

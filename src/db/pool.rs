@@ -1,0 +1,249 @@
+//! The pool, in three parts, so that neither a busy API nor a busy queue can keep a lease from being renewed.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts,
+};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{NoTls, Row};
+
+use super::target::{SslMode, Target, TargetError};
+use super::{DbError, tls};
+use crate::config::DatabaseConfig;
+
+/// A query parameter with its type: typed statements ask the server nothing.
+pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Which part of the pool a query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// One connection, for renewals alone.
+    Renewal,
+    /// One connection, for claims and endings.
+    Work,
+    /// The rest: handlers, the API, maintenance.
+    Shared,
+}
+
+/// All connections of this process but the listening one. Clones share them.
+#[derive(Clone)]
+pub struct Database {
+    target: Target,
+    ca_cert: Option<Arc<str>>,
+    renewal: Pool,
+    work: Pool,
+    shared: Pool,
+    contact: Arc<Contact>,
+}
+
+/// One connection, lent from the pool.
+pub struct Session {
+    object: Option<Object>,
+    deadline: Duration,
+    contact: Arc<Contact>,
+    /// A query is under way. If the session is dropped now its answer is still to come, so the connection must not
+    /// go back to the pool: the next user would wait behind it.
+    busy: bool,
+}
+
+/// Since when the database has answered without a break.
+#[derive(Default)]
+struct Contact {
+    since: Mutex<Option<Instant>>,
+}
+
+impl Database {
+    /// Connects to nothing yet: connections are made when they are first needed.
+    pub fn new(config: &DatabaseConfig) -> Result<Self, TargetError> {
+        use secrecy::ExposeSecret;
+        let target: Target = config
+            .url
+            .expose_secret()
+            .parse()
+            .map_err(|TargetError(what)| TargetError(format!("DATABASE_URL {what}")))?;
+        let ca_cert: Option<Arc<str>> = config.ca_cert.as_deref().map(Into::into);
+        let part = |size| build_pool(&target, ca_cert.as_deref(), size);
+        let (renewal, work, shared) = (
+            part(1)?,
+            part(1)?,
+            part(config.pool_size.saturating_sub(2).max(1))?,
+        );
+        Ok(Self {
+            target,
+            ca_cert,
+            renewal,
+            work,
+            shared,
+            contact: Arc::default(),
+        })
+    }
+
+    /// Where the connections go.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The CA certificate they trust beside the platform's.
+    pub(super) fn ca_cert(&self) -> Option<&str> {
+        self.ca_cert.as_deref()
+    }
+
+    /// Borrows a connection whose queries must be answered within `deadline`.
+    pub async fn session(&self, lane: Lane, deadline: Duration) -> Result<Session, DbError> {
+        let object = match self.pool(lane).get().await {
+            Ok(object) => object,
+            Err(error) => {
+                // An exhausted pool says nothing about the database.
+                if !matches!(
+                    error,
+                    deadpool_postgres::PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)
+                ) {
+                    self.contact.lost();
+                }
+                return Err(DbError::Connect(error));
+            }
+        };
+        Ok(Session {
+            object: Some(object),
+            deadline,
+            contact: self.contact.clone(),
+            busy: false,
+        })
+    }
+
+    /// Borrows a connection for one query.
+    pub async fn query(
+        &self,
+        lane: Lane,
+        deadline: Duration,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, DbError> {
+        self.session(lane, deadline).await?.query(sql, params).await
+    }
+
+    /// For how long the database has answered without a break, as far as this process could see.
+    #[must_use]
+    pub fn unbroken_for(&self) -> Option<Duration> {
+        self.contact
+            .since
+            .lock()
+            .expect("never poisoned")
+            .map(|since| since.elapsed())
+    }
+
+    /// Connections (open, in use) of one part.
+    #[must_use]
+    pub fn usage(&self, lane: Lane) -> (usize, usize) {
+        let status = self.pool(lane).status();
+        (status.size, status.size.saturating_sub(status.available))
+    }
+
+    /// Closes all connections; whoever asks for one from now on is refused.
+    pub fn close(&self) {
+        for lane in [Lane::Shared, Lane::Work, Lane::Renewal] {
+            self.pool(lane).close();
+        }
+    }
+
+    fn pool(&self, lane: Lane) -> &Pool {
+        match lane {
+            Lane::Renewal => &self.renewal,
+            Lane::Work => &self.work,
+            Lane::Shared => &self.shared,
+        }
+    }
+}
+
+impl Session {
+    /// Runs one typed, unnamed statement.
+    pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
+        self.ask(async |object| object.query_typed(sql, params).await)
+            .await
+    }
+
+    /// Runs statements without parameters or rows, as one simple query.
+    pub async fn batch(&mut self, sql: &str) -> Result<(), DbError> {
+        self.ask(async |object| object.batch_execute(sql).await).await
+    }
+
+    /// Closes the connection instead of lending it to the next: it may hold an open transaction.
+    pub fn discard(mut self) {
+        self.busy = true;
+    }
+
+    async fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, DbError> {
+        let object = self
+            .object
+            .as_ref()
+            .expect("present until the session is dropped");
+        self.busy = true;
+        let result = match timeout(self.deadline, question(object)).await {
+            Ok(result) => {
+                self.busy = false;
+                result.map_err(DbError::Postgres)
+            }
+            Err(_) => Err(DbError::Timeout(self.deadline)),
+        };
+        self.contact.heard(&result);
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.busy
+            && let Some(object) = self.object.take()
+        {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Contact {
+    fn heard<T>(&self, result: &Result<T, DbError>) {
+        match result {
+            Err(error) if error.is_disconnect() => self.lost(),
+            _ => {
+                self.since
+                    .lock()
+                    .expect("never poisoned")
+                    .get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn lost(&self) {
+        *self.since.lock().expect("never poisoned") = None;
+    }
+}
+
+fn build_pool(target: &Target, ca_cert: Option<&str>, size: usize) -> Result<Pool, TargetError> {
+    // Fast: a closed connection is noticed without asking the server, and a silently dead one by keepalives and the
+    // deadline of its next query. Asking before every query would double an idle instance's traffic.
+    let manager = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = match target.ssl {
+        SslMode::Disable => Manager::from_config(target.postgres.clone(), NoTls, manager),
+        mode => Manager::from_config(target.postgres.clone(), tls::connector(mode, ca_cert)?, manager),
+    };
+    let mut config = PoolConfig::new(size);
+    config.timeouts = Timeouts {
+        wait: Some(Duration::from_secs(5)),
+        create: Some(Duration::from_secs(10)),
+        recycle: Some(Duration::from_secs(2)),
+    };
+    Pool::builder(manager)
+        .config(config)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| TargetError(error.to_string()))
+}

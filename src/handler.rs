@@ -1,0 +1,172 @@
+//! What a handler is: a type that does one `task_type`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::queue::{Task, Usage};
+use crate::services::Services;
+
+/// Does the tasks of one type. The future may be dropped at any await: on a timeout, a cancellation or a shutdown.
+///
+/// ```
+/// use serde_json::json;
+/// use task_processor::{Handler, Outcome, Services, Task};
+///
+/// /// Greets somebody.
+/// struct Greet;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Input {
+///     name: String,
+/// }
+///
+/// impl Handler for Greet {
+///     const TASK_TYPE: &'static str = "greet";
+///     type Input = Input;
+///
+///     async fn run(&self, input: Input, _task: Task, _services: Services) -> Outcome {
+///         Outcome::complete(json!({ "greeting": format!("Hello, {}!", input.name) }))
+///     }
+/// }
+/// ```
+pub trait Handler: Send + Sync + 'static {
+    /// The `task_type` it does.
+    const TASK_TYPE: &'static str;
+    /// What `context_json` must hold. A task that holds something else fails for good, naming the field.
+    type Input: DeserializeOwned + Send;
+
+    /// Makes one attempt.
+    fn run(&self, input: Self::Input, task: Task, services: Services)
+    -> impl Future<Output = Outcome> + Send;
+}
+
+/// A handler's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What is to become of the task.
+    pub verdict: Answer,
+    /// What the attempt cost.
+    pub usage: Option<Usage>,
+}
+
+/// What is to become of the task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Done, with this result.
+    Complete(Value),
+    /// Failed; try again while the budget lasts.
+    Retry(String),
+    /// Failed; no attempt would do better.
+    Fail(String),
+    /// Not now: again after this time, at no cost.
+    Snooze(Duration, String),
+    /// No longer wanted.
+    Cancel(String),
+}
+
+impl Outcome {
+    /// Done, with a result.
+    #[must_use]
+    pub fn complete(data: Value) -> Self {
+        Answer::Complete(data).into()
+    }
+
+    /// Failed; another attempt may do better.
+    #[must_use]
+    pub fn retry(error: impl ToString) -> Self {
+        Answer::Retry(error.to_string()).into()
+    }
+
+    /// Failed; no attempt would do better.
+    #[must_use]
+    pub fn fail(error: impl ToString) -> Self {
+        Answer::Fail(error.to_string()).into()
+    }
+
+    /// Not now: again after `delay`, at no cost.
+    #[must_use]
+    pub fn snooze(delay: Duration, reason: impl ToString) -> Self {
+        Answer::Snooze(delay, reason.to_string()).into()
+    }
+
+    /// No longer wanted.
+    #[must_use]
+    pub fn cancel(reason: impl ToString) -> Self {
+        Answer::Cancel(reason.to_string()).into()
+    }
+
+    /// With what the attempt cost.
+    #[must_use]
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
+        self
+    }
+}
+
+impl From<Answer> for Outcome {
+    fn from(verdict: Answer) -> Self {
+        Self { verdict, usage: None }
+    }
+}
+
+/// Lets handlers write `?` in a helper that answers `Result<Outcome, Outcome>`: an error of the database is retryable.
+impl From<crate::db::DbError> for Outcome {
+    fn from(error: crate::db::DbError) -> Self {
+        Self::retry(error)
+    }
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A handler whose input type is no longer known.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn run(self: Arc<Self>, task: Task, services: Services) -> BoxFuture<Outcome>;
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn run(self: Arc<Self>, task: Task, services: Services) -> BoxFuture<Outcome> {
+        Box::pin(async move {
+            match serde_path_to_error::deserialize(&task.context) {
+                Ok(input) => Handler::run(&*self, input, task, services).await,
+                Err(error) => Outcome::fail(format!("context_json: {error}")),
+            }
+        })
+    }
+}
+
+/// All handlers of a process, by `task_type`.
+#[derive(Clone, Default)]
+pub struct Registry {
+    handlers: BTreeMap<&'static str, Arc<dyn AnyHandler>>,
+}
+
+impl Registry {
+    /// Without handlers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more. A second handler for a type replaces the first: an embedding program may override a built-in.
+    #[must_use]
+    pub fn with<H: Handler>(mut self, handler: H) -> Self {
+        self.handlers.insert(H::TASK_TYPE, Arc::new(handler));
+        self
+    }
+
+    /// The task types that can be done, sorted.
+    #[must_use]
+    pub fn task_types(&self) -> Vec<String> {
+        self.handlers.keys().map(|name| (*name).to_owned()).collect()
+    }
+
+    pub(crate) fn get(&self, task_type: &str) -> Option<Arc<dyn AnyHandler>> {
+        self.handlers.get(task_type).cloned()
+    }
+}

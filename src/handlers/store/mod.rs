@@ -1,0 +1,1 @@
+//! The customer's tables, as the built-in handlers use them.

@@ -1,0 +1,14 @@
+//! A durable task queue on one Postgres table.
+
+pub mod config;
+pub mod db;
+pub mod handler;
+pub mod handlers;
+pub mod queue;
+pub mod services;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use handler::{Handler, Outcome, Registry};
+pub use queue::Task;
+pub use services::Services;

@@ -1,0 +1,3 @@
+//! Arguments to commands, commands to exit codes.
+
+fn main() {}

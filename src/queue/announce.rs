@@ -1,0 +1,42 @@
+//! Wakes listening workers, and keeps inserts from doing so while a busy worker promises to look again by itself.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+use super::{Queue, deadline};
+use crate::db::{DbError, Lane};
+
+/// Something may be due: look.
+pub const WAKE_CHANNEL: &str = "agent_tasks";
+/// The payload is the id of a running task that is to be cancelled.
+pub const CANCEL_CHANNEL: &str = "agent_tasks_cancel";
+
+impl Queue {
+    /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0010_announce.sql`).
+    pub async fn announce(&self) -> Result<(), DbError> {
+        let sql = "select pg_notify($1, '')::text";
+        self.db
+            .query(
+                Lane::Shared,
+                deadline::REQUEST,
+                sql,
+                &[(&WAKE_CHANNEL, Type::TEXT)],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Lets inserts of the next while go unannounced. The caller promises to look again after that, and to announce
+    /// on behalf of whoever kept quiet.
+    pub async fn keep_quiet(&self, window: Duration) -> Result<(), DbError> {
+        let sql = "
+            update agent_tasks_wake
+            set quiet_until = greatest(quiet_until, clock_timestamp() + make_interval(secs => $1))";
+        let seconds = window.as_secs_f64();
+        self.db
+            .query(Lane::Shared, deadline::CLAIM, sql, &[(&seconds, Type::FLOAT8)])
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Claims: takes due tasks under fresh leases. Which ones, and how, is explained in `migrations/0009_due.sql`.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::task::Claimed;
+use super::{Queue, deadline};
+use crate::db::{DbError, Lane, Param};
+
+const CLAIM: &str = concat!(
+    "with picked as materialized (select due.id from agent_tasks_due_v1($3, $4) as due (id))",
+    include_str!("claimed.sql")
+);
+
+/// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
+const CLAIM_ALONE: &str = concat!(
+    "with picked as materialized (
+        select task.id
+        from agent_tasks task
+        where task.status = 'pending'
+            and task.crash_count >= 2
+            and task.scheduled_for <= statement_timestamp()
+            and task.task_type = any ($3::text[])
+            and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
+        order by task.scheduled_for, task.id
+        limit 1
+        for update of task skip locked
+    )",
+    include_str!("claimed.sql")
+);
+
+/// One task by name, due or not. A suspect is left to `CLAIM_ALONE`.
+const CLAIM_ONE: &str = concat!(
+    "with picked as materialized (
+        select task.id
+        from agent_tasks task
+        where task.id = $4
+            and task.status = 'pending'
+            and task.crash_count < 2
+            and ($5 or task.scheduled_for <= statement_timestamp())
+            and task.task_type = any ($3::text[])
+            and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
+        for update of task skip locked
+    )",
+    include_str!("claimed.sql")
+);
+
+/// When there will be something to claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextDue {
+    /// Until the next ordinary task is due; zero if one is now.
+    pub ordinary: Option<Duration>,
+    /// Until the next task is due that must run alone.
+    pub suspect: Option<Duration>,
+}
+
+impl NextDue {
+    /// Until anything is due.
+    #[must_use]
+    pub fn soonest(&self) -> Option<Duration> {
+        [self.ordinary, self.suspect].into_iter().flatten().min()
+    }
+}
+
+/// Why a task could not be claimed by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotClaimed {
+    /// There is no such task, or it is not pending, or somebody is claiming it at this moment.
+    NotPending,
+    /// It is not due yet, and only a due task was asked for.
+    NotDue,
+    /// No handler here knows its type.
+    Unroutable(String),
+    /// An operator has paused its type.
+    Paused(String),
+    /// It will run alone: its process died under it twice. It has been made due now.
+    Suspect,
+}
+
+impl Queue {
+    /// Claims at most `limit` due tasks of `types`, in order of service.
+    pub async fn claim(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&limit, Type::INT4)])
+            .await
+    }
+
+    /// Claims one due task that must run with no other in its process.
+    pub async fn claim_alone(&self, types: &[String]) -> Result<Option<Claimed>, DbError> {
+        Ok(self
+            .claim_by(CLAIM_ALONE, &[(&types, Type::TEXT_ARRAY)])
+            .await?
+            .pop())
+    }
+
+    /// Claims the task `id`; with `early`, even before it is due.
+    pub async fn claim_one(
+        &self,
+        types: &[String],
+        id: Uuid,
+        early: bool,
+    ) -> Result<Result<Claimed, NotClaimed>, DbError> {
+        let params: [Param<'_>; 3] = [
+            (&types, Type::TEXT_ARRAY),
+            (&id, Type::UUID),
+            (&early, Type::BOOL),
+        ];
+        match self.claim_by(CLAIM_ONE, &params).await?.pop() {
+            Some(claimed) => Ok(Ok(claimed)),
+            None => Ok(Err(self.why_not_claimed(types, id, early).await?)),
+        }
+    }
+
+    /// When the next task that this process can run is due.
+    pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
+        let params: [Param<'_>; 1] = [(&types, Type::TEXT_ARRAY)];
+        let rows = self
+            .db
+            .query(Lane::Work, deadline::CLAIM, include_str!("next_due.sql"), &params)
+            .await?;
+        let until = |column| -> Result<Option<Duration>, DbError> {
+            let seconds: Option<f64> = rows[0].try_get(column)?;
+            // Infinity is a date, and never.
+            Ok(seconds
+                .filter(|seconds| *seconds < f64::INFINITY)
+                .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+        };
+        Ok(NextDue {
+            ordinary: until("ordinary")?,
+            suspect: until("suspect")?,
+        })
+    }
+
+    async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {
+        let lease = self.rules.lease.as_secs_f64();
+        let worker: &str = &self.worker;
+        let mut params: Vec<Param<'_>> = vec![(&lease, Type::FLOAT8), (&worker, Type::TEXT)];
+        params.extend_from_slice(more);
+        let rows = self.db.query(Lane::Work, deadline::CLAIM, sql, &params).await?;
+        self.metrics.claims.inc_by(rows.len() as u64);
+        rows.iter().map(|row| Claimed::decode(row, &self.rules)).collect()
+    }
+
+    async fn why_not_claimed(&self, types: &[String], id: Uuid, early: bool) -> Result<NotClaimed, DbError> {
+        let sql = "
+            select task.task_type::text, task.status::text, kind.paused is true, task.crash_count >= 2,
+                task.scheduled_for <= statement_timestamp()
+            from agent_tasks task left join task_types kind on kind.task_type = task.task_type
+            where task.id = $1";
+        let rows = self
+            .db
+            .query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)])
+            .await?;
+        let Some(row) = rows.first() else {
+            return Ok(NotClaimed::NotPending);
+        };
+        let (task_type, status): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let (paused, suspect, due): (bool, bool, bool) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        Ok(match status.as_deref() {
+            Some("pending") if !types.contains(&task_type) => NotClaimed::Unroutable(task_type),
+            Some("pending") if paused => NotClaimed::Paused(task_type),
+            Some("pending") if !due && !early => NotClaimed::NotDue,
+            Some("pending") if suspect => {
+                self.reschedule(id, Duration::ZERO).await?;
+                NotClaimed::Suspect
+            }
+            _ => NotClaimed::NotPending,
+        })
+    }
+}

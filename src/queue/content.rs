@@ -1,0 +1,85 @@
+//! Makes what handlers answer storable: content must be able to block neither a claim nor an ending.
+
+use serde_json::{Value, json};
+
+/// The largest result or error that is stored, in bytes.
+const MAX_STORED: usize = 1024 * 1024;
+/// The largest input that is copied into the log, in bytes.
+const MAX_LOGGED_INPUT: usize = 8 * 1024;
+const MAX_ERROR: usize = 8 * 1024;
+
+/// The size of an input that is too large to be copied into the log.
+pub(super) fn oversize(context: &str) -> Option<i64> {
+    (context.len() > MAX_LOGGED_INPUT).then(|| i64::try_from(context.len()).unwrap_or(i64::MAX))
+}
+
+/// A value as JSON text that `jsonb` takes. Postgres cannot store the character U+0000.
+pub(super) fn storable_json(mut value: Value) -> String {
+    let mut text = value.to_string();
+    if text.contains("\\u0000") {
+        replace_nul(&mut value);
+        text = value.to_string();
+    }
+    if text.len() > MAX_STORED {
+        return json!({ "truncated": true, "sizeBytes": text.len() }).to_string();
+    }
+    text
+}
+
+/// An error message that a text column takes.
+pub(super) fn storable_text(text: &str) -> String {
+    let mut text = text.replace('\0', "\u{FFFD}");
+    if text.len() > MAX_ERROR {
+        let size = text.len();
+        text.truncate(text.floor_char_boundary(MAX_ERROR));
+        text.push_str(&format!(" … (truncated, {size} bytes)"));
+    }
+    text
+}
+
+fn replace_nul(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = text.replace('\0', "\u{FFFD}"),
+        Value::Array(items) => items.iter_mut().for_each(replace_nul),
+        Value::Object(fields) => {
+            *fields = std::mem::take(fields)
+                .into_iter()
+                .map(|(name, mut value)| {
+                    replace_nul(&mut value);
+                    (name.replace('\0', "\u{FFFD}"), value)
+                })
+                .collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_character_becomes_the_replacement_character_in_keys_and_values() {
+        let text = storable_json(json!({ "a\0b": ["c\0"] }));
+        assert_eq!(text, "{\"a\u{FFFD}b\":[\"c\u{FFFD}\"]}");
+        assert_eq!(storable_text("x\0y"), "x\u{FFFD}y");
+    }
+
+    #[test]
+    fn a_result_of_a_megabyte_is_replaced_by_a_note_of_its_size() {
+        let note: Value = serde_json::from_str(&storable_json(json!("x".repeat(MAX_STORED)))).unwrap();
+        assert_eq!(note, json!({ "truncated": true, "sizeBytes": MAX_STORED + 2 }));
+    }
+
+    #[test]
+    fn a_long_error_is_cut_at_a_character() {
+        let text = storable_text(&"ä".repeat(MAX_ERROR));
+        assert!(text.ends_with("(truncated, 16384 bytes)"), "{text}");
+    }
+
+    #[test]
+    fn an_input_over_eight_kilobytes_is_not_copied() {
+        assert_eq!(oversize(&"x".repeat(8192)), None);
+        assert_eq!(oversize(&"x".repeat(8193)), Some(8193));
+    }
+}

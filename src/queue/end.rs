@@ -1,0 +1,132 @@
+//! Ends attempts, many at once, so that one that cannot be stored costs the others nothing.
+
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::ending::{Ending, Verdict};
+use super::{Queue, deadline};
+use crate::db::{DbError, Lane, Param};
+
+const END: &str = concat!(
+    include_str!("end_update.sql"),
+    include_str!("log.sql"),
+    include_str!("end_verdict.sql")
+);
+const END_WITHOUT_LOG: &str = concat!(include_str!("end_update.sql"), include_str!("end_verdict.sql"));
+
+impl Queue {
+    /// Ends attempts and writes a log row for each. The verdicts come in the order of the endings.
+    ///
+    /// An error means that nothing is known of any of them and that the same call may be repeated: the database could
+    /// not be asked. An ending that Postgres refuses is split off, stripped of what it refuses, and ended all the same.
+    pub async fn end(&self, endings: &[Ending]) -> Result<Vec<Verdict>, DbError> {
+        let mut order: Vec<usize> = (0..endings.len()).collect();
+        order.sort_by_key(|index| endings[*index].lease);
+        let sorted: Vec<Ending> = order.iter().map(|index| endings[*index].clone()).collect();
+        let mut verdicts = vec![Verdict::Stale; endings.len()];
+        for (index, verdict) in order.into_iter().zip(self.end_sorted(&sorted).await?) {
+            verdicts[index] = verdict;
+        }
+        Ok(verdicts)
+    }
+
+    async fn end_sorted(&self, endings: &[Ending]) -> Result<Vec<Verdict>, DbError> {
+        let error = match self.end_batch(endings, END).await {
+            Ok(verdicts) => {
+                self.log_kept();
+                return Ok(verdicts);
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => error,
+        };
+        match endings {
+            [] => Ok(Vec::new()),
+            _ if error.is_refusal() => self.end_unlogged(endings, &error).await,
+            [ending] => self
+                .end_stubborn(ending, &error)
+                .await
+                .map(|verdict| vec![verdict]),
+            _ => {
+                let (left, right) = endings.split_at(endings.len() / 2);
+                let mut verdicts = Box::pin(self.end_sorted(left)).await?;
+                verdicts.extend(Box::pin(self.end_sorted(right)).await?);
+                Ok(verdicts)
+            }
+        }
+    }
+
+    /// Postgres refuses the statement whatever its values, a missing grant for instance. It can only be the log's part:
+    /// the same role claimed these tasks from the same table.
+    async fn end_unlogged(&self, endings: &[Ending], error: &DbError) -> Result<Vec<Verdict>, DbError> {
+        let verdicts = self.end_batch(endings, END_WITHOUT_LOG).await?;
+        self.log_lost(endings.len(), error);
+        Ok(verdicts)
+    }
+
+    /// The one ending of a batch that Postgres refused: without its content, or without its log row, or without both.
+    async fn end_stubborn(&self, ending: &Ending, error: &DbError) -> Result<Verdict, DbError> {
+        tracing::warn!(task_id = %ending.lease().id, %error, "ending a task without what could not be stored");
+        let bare = ending.bare(&error.to_string());
+        if error.is_content() {
+            match self.end_batch(std::slice::from_ref(&bare), END).await {
+                Err(error) if !error.is_transient() => {}
+                result => return result.map(|verdicts| verdicts[0]),
+            }
+        }
+        let result = match self.end_unlogged(std::slice::from_ref(ending), error).await {
+            Err(again) if !again.is_transient() => {
+                self.end_unlogged(std::slice::from_ref(&bare), error).await
+            }
+            result => result,
+        };
+        result.map(|verdicts| verdicts[0])
+    }
+
+    async fn end_batch(&self, endings: &[Ending], sql: &str) -> Result<Vec<Verdict>, DbError> {
+        let column =
+            |of: fn(&Ending) -> Option<String>| -> Vec<Option<String>> { endings.iter().map(of).collect() };
+        let ids: Vec<Uuid> = endings.iter().map(|ending| ending.lease.id).collect();
+        let tokens: Vec<Uuid> = endings.iter().map(|ending| ending.lease.token).collect();
+        let verbs: Vec<&str> = endings.iter().map(|ending| ending.verb.name()).collect();
+        let delays: Vec<Option<f64>> = endings
+            .iter()
+            .map(|ending| ending.delay.map(|delay| delay.as_secs_f64()))
+            .collect();
+        let results = column(|ending| ending.result.clone());
+        let errors = column(|ending| ending.error.clone());
+        let latencies: Vec<Option<i32>> = endings
+            .iter()
+            .map(|ending| {
+                ending
+                    .latency
+                    .map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX))
+            })
+            .collect();
+        let oversizes: Vec<Option<i64>> = endings.iter().map(|ending| ending.oversize).collect();
+        let usages = column(|ending| ending.usage.clone());
+        let columns: [(&(dyn ToSql + Sync), Type); 9] = [
+            (&ids, Type::UUID_ARRAY),
+            (&tokens, Type::UUID_ARRAY),
+            (&verbs, Type::TEXT_ARRAY),
+            (&delays, Type::FLOAT8_ARRAY),
+            (&results, Type::TEXT_ARRAY),
+            (&errors, Type::TEXT_ARRAY),
+            (&latencies, Type::INT4_ARRAY),
+            (&oversizes, Type::INT8_ARRAY),
+            (&usages, Type::TEXT_ARRAY),
+        ];
+        let params: &[Param<'_>] = &columns;
+        let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;
+        rows.iter()
+            .map(|row| Ok(verdict(row.try_get("verdict")?)))
+            .collect()
+    }
+}
+
+fn verdict(name: &str) -> Verdict {
+    match name {
+        "accepted" => Verdict::Accepted,
+        "already" => Verdict::Already,
+        _ => Verdict::Stale,
+    }
+}

@@ -1,0 +1,74 @@
+-- Ends attempts: the one statement behind complete, retry, fail, snooze, release and cancel.
+--
+-- $1 ids, $2 lease tokens, $3 verbs, $4 delays in seconds, $5 results (JSON text), $6 errors, $7 latencies in
+-- milliseconds, $8 sizes of inputs too large to be copied into the log, $9 usages (JSON text). Sorted by id.
+--
+-- * Only the holder of the current token may end an attempt, and only while it is still `processing`. An expired lease
+--   that nobody has rescued is still good. The token stays on the row, so that a repeated ending is recognised.
+-- * `held` takes the row locks in id order, as every statement does that waits for several.
+-- * `status || ''` cannot imply the partial index on processing rows. Without that the planner, which sees a queue
+--   whose statistics know no processing row, joins all running tasks with the batch in a nested loop.
+-- * A task whose cancellation was requested is not put back.
+with ending as materialized (
+    select *
+    from unnest(
+        $1::uuid[], $2::uuid[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::text[]
+    ) with ordinality as e (id, token, verb, delay, result, error, latency_ms, oversize, usage, position)
+),
+held as materialized (
+    select task.id
+    from ending
+    join agent_tasks task on task.id = ending.id
+    where task.lease_token = ending.token and task.status || '' = 'processing'
+    order by task.id
+    for update of task
+),
+ended as (
+    update agent_tasks task
+    set status = case
+            when ending.verb = 'complete' then 'completed'
+            when ending.verb = 'fail' then 'failed'
+            when ending.verb = 'cancel' or task.cancel_requested_at is not null then 'cancelled'
+            else 'pending'
+        end,
+        scheduled_for = case
+            when ending.delay is null then task.scheduled_for
+            else clock_timestamp() + make_interval(secs => ending.delay)
+        end,
+        retry_count = coalesce(task.retry_count, 0) + case when ending.verb = 'retry' then 1 else 0 end,
+        result_json = case
+            when ending.verb in ('complete', 'cancel') then ending.result::jsonb
+            when ending.verb = 'fail' then jsonb_build_object('error', ending.error)
+            else task.result_json
+        end,
+        error_log = coalesce(ending.error, task.error_log),
+        completed_at = case
+            when ending.verb in ('complete', 'fail', 'cancel') or task.cancel_requested_at is not null
+                then clock_timestamp()
+            else task.completed_at
+        end,
+        crash_count = 0,
+        lease_expires_at = null,
+        cost_usd = coalesce((ending.usage::jsonb ->> 'costUsd')::numeric, task.cost_usd),
+        quality_score = coalesce((ending.usage::jsonb ->> 'qualityScore')::float8, task.quality_score)
+    from ending
+    join held on held.id = ending.id
+    where task.id = held.id and task.lease_token = ending.token and task.status || '' = 'processing'
+    returning
+        task.id, task.task_type, task.user_id, task.attempt, task.lease_token, task.context_json,
+        ending.verb, ending.latency_ms, ending.result, ending.error, ending.oversize, ending.usage::jsonb as usage,
+        ending.position
+),
+entry as (
+    select
+        case when verb in ('complete', 'retry', 'fail') then 'process' else verb end as action,
+        id, task_type, user_id, attempt, lease_token, latency_ms,
+        case
+            when oversize is null then context_json
+            else jsonb_build_object('truncated', true, 'sizeBytes', oversize)
+        end as input_data,
+        result::jsonb as output_data,
+        error,
+        usage
+    from ended
+)

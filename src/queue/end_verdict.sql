@@ -1,0 +1,23 @@
+-- What became of each ending, in the order given. `already` is for a reply that was lost: this very token ended the
+-- attempt in this very way. Anything else that was not accepted is stale, and nothing was written for it.
+select case
+    when ended.id is not null then 'accepted'
+    when exists (
+        select from agent_tasks task
+        where task.id = ending.id
+            and task.lease_token = ending.token
+            and (
+                task.status || '' = case ending.verb
+                    when 'complete' then 'completed'
+                    when 'fail' then 'failed'
+                    when 'cancel' then 'cancelled'
+                    else 'pending'
+                end
+                or (task.status || '' = 'cancelled' and task.cancel_requested_at is not null)
+            )
+    ) then 'already'
+    else 'stale'
+end as verdict
+from ending
+left join ended on ended.position = ending.position
+order by ending.position

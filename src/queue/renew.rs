@@ -1,0 +1,99 @@
+//! Keeps leases alive, and gives back what was claimed without our learning of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::task::Lease;
+use super::{Queue, deadline};
+use crate::db::{DbError, Lane};
+
+const RELEASE_UNKNOWN: &str = concat!(
+    include_str!("release_unknown_update.sql"),
+    include_str!("log.sql"),
+    "select count(*) as released from released"
+);
+const RELEASE_UNKNOWN_WITHOUT_LOG: &str = concat!(
+    include_str!("release_unknown_update.sql"),
+    "select count(*) as released from released"
+);
+
+/// The leases that are alive, by token; a lease that is missing is lost.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// True for a task whose cancellation was requested.
+    pub cancel_requested: HashMap<Uuid, bool>,
+}
+
+impl Queue {
+    /// Extends leases. The answer must come within a third of a lease, else it is as good as none.
+    pub async fn renew(&self, leases: &mut [Lease]) -> Result<Renewed, DbError> {
+        leases.sort_unstable();
+        let ids: Vec<Uuid> = leases.iter().map(|lease| lease.id).collect();
+        let tokens: Vec<Uuid> = leases.iter().map(|lease| lease.token).collect();
+        let seconds = self.rules.lease.as_secs_f64();
+        let rows = self
+            .db
+            .query(
+                Lane::Renewal,
+                self.renewal_deadline(),
+                include_str!("renew.sql"),
+                &[
+                    (&ids, Type::UUID_ARRAY),
+                    (&tokens, Type::UUID_ARRAY),
+                    (&seconds, Type::FLOAT8),
+                ],
+            )
+            .await?;
+        let mut renewed = Renewed::default();
+        for row in rows {
+            renewed.cancel_requested.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        Ok(renewed)
+    }
+
+    /// The database's clock as text, for [`Queue::release_unknown`]: no process compares it with its own.
+    pub async fn database_time(&self) -> Result<String, DbError> {
+        let sql = "select clock_timestamp()::text";
+        let rows = self
+            .db
+            .query(Lane::Renewal, self.renewal_deadline(), sql, &[])
+            .await?;
+        Ok(rows[0].try_get(0)?)
+    }
+
+    /// Puts back what was claimed in this worker's name under tokens it does not know. `known` must have been taken
+    /// down after `database_time` came in; `release_unknown_update.sql` tells why.
+    pub async fn release_unknown(&self, database_time: &str, known: &[Uuid]) -> Result<u64, DbError> {
+        let worker: &str = &self.worker;
+        let params = [
+            (&worker as _, Type::TEXT),
+            (&known as _, Type::UUID_ARRAY),
+            (&database_time as _, Type::TEXT),
+        ];
+        let deadline = self.renewal_deadline();
+        let rows = match self
+            .db
+            .query(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params)
+            .await
+        {
+            Err(error) if !error.is_transient() => {
+                let rows = self
+                    .db
+                    .query(Lane::Renewal, deadline, RELEASE_UNKNOWN_WITHOUT_LOG, &params)
+                    .await?;
+                self.log_lost(rows.len(), &error);
+                rows
+            }
+            result => result?,
+        };
+        let released: i64 = rows[0].try_get("released")?;
+        Ok(released.unsigned_abs())
+    }
+
+    fn renewal_deadline(&self) -> Duration {
+        (self.rules.lease / 3).min(deadline::CLAIM)
+    }
+}
