@@ -1,5 +1,6 @@
 //! A durable task queue on one Postgres table.
 
+pub mod commands;
 pub mod config;
 pub mod db;
 pub mod handler;

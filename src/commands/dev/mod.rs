@@ -1,0 +1,3 @@
+//! What a developer's machine needs: a Postgres of its own.
+
+pub mod postgres;
