@@ -1,5 +1,6 @@
 //! A database of its own for each test.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -39,16 +40,8 @@ impl TestDb {
         let name = format!("t_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let admin = server::connect(&server.postgres.url("postgres")).await;
         let sql = format!("create database {name} template {template}");
-        admin
-            .batch_execute(&sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        Self {
-            name,
-            server,
-            client: Mutex::default(),
-            permit: Some(permit),
-        }
+        admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        Self { name, server, client: Mutex::default(), permit: Some(permit) }
     }
 
     /// As the service connects: through the pooler that `TEST_POOLER` names, if it names one.
@@ -64,53 +57,50 @@ impl TestDb {
         self.server.postgres.url(&self.name)
     }
 
-    /// A configuration for this database, on the loopback address. Retries come after a second, and the poll is so rare
-    /// that only a wake-up explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent.
-    pub(crate) fn config(&self, extra: &[(&str, &str)]) -> Config {
+    /// The environment for this database. Retries come after a second, and the poll is so rare that only a wake-up
+    /// explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent. The last of two values
+    /// for a variable counts.
+    pub(crate) fn vars(&self, extra: &[(&str, &str)]) -> Vec<(String, String)> {
         let (listen_url, poll) = match test_variable("TEST_LISTEN").as_deref() {
             Some("off") => (self.direct_url() + "&pgbouncer=true", "200"),
             _ => (self.direct_url(), "120000"),
         };
         let url = self.url();
-        let mut vars = vec![
+        let vars = [
             ("DATABASE_URL", url.as_str()),
             ("LISTEN_DATABASE_URL", &listen_url),
             ("PORT", "0"),
             ("POLLING_INTERVAL_MS", poll),
             ("RETRY_BASE_SECONDS", "1"),
+            ("SHUTDOWN_GRACE_SECONDS", "1"),
             ("API_KEYS", "test-key-0123456789abcdef"),
         ];
-        vars.extend_from_slice(extra);
-        let mut config = Config::from_vars(vars).unwrap_or_else(|error| panic!("{error}"));
+        let vars = vars.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        vars.collect::<HashMap<_, _>>().into_iter().collect()
+    }
+
+    /// The configuration made of [`TestDb::vars`], on the loopback address.
+    pub(crate) fn config(&self, extra: &[(&str, &str)]) -> Config {
+        let mut config = Config::from_vars(self.vars(extra)).unwrap_or_else(|error| panic!("{error}"));
         config.http.host = [127, 0, 0, 1].into();
         config
     }
 
     /// Runs statements that answer nothing.
     pub(crate) async fn execute(&self, sql: &str) {
-        self.client()
-            .await
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// The rows of one statement.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Row> {
-        self.client()
-            .await
-            .query_typed(sql, &[])
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        self.client().await.query_typed(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// The first column of the only row.
     pub(crate) async fn value<T: FromSqlOwned>(&self, sql: &str) -> T {
         let rows = self.rows(sql).await;
         assert_eq!(rows.len(), 1, "rows of {sql}");
-        rows[0]
-            .try_get(0)
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        rows[0].try_get(0).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// Waits until the statement answers `true`.
@@ -122,9 +112,7 @@ impl TestDb {
         let mut slot = self.client.lock().await;
         match slot.as_ref().filter(|client| !client.is_closed()) {
             Some(client) => client.clone(),
-            None => slot
-                .insert(Arc::new(server::connect(&self.direct_url()).await))
-                .clone(),
+            None => slot.insert(Arc::new(server::connect(&self.direct_url()).await)).clone(),
         }
     }
 }
