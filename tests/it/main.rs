@@ -7,4 +7,7 @@ mod embedded_postgres;
 mod endings;
 mod layers;
 mod migrations;
+mod outages;
+mod processes;
 mod support;
+mod working;
