@@ -1,6 +1,7 @@
 //! The built-in handlers: one file a `task_type`, one line each below.
 
 mod echo;
+mod re_engagement_check;
 mod require;
 mod research_solution;
 mod schedule_followup;
@@ -14,6 +15,7 @@ use crate::handler::Registry;
 pub fn all() -> Registry {
     Registry::new()
         .with(echo::Echo)
+        .with(re_engagement_check::ReEngagementCheck)
         .with(research_solution::ResearchSolution)
         .with(schedule_followup::ScheduleFollowup)
         .with(update_user_profile::UpdateUserProfile)

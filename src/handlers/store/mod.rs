@@ -2,6 +2,9 @@
 
 pub(super) mod conversations;
 pub(super) mod events;
+pub(super) mod innovators;
+pub(super) mod intros;
 pub(super) mod messages;
+pub(super) mod priorities;
 pub(super) mod profile;
 pub(super) mod users;
