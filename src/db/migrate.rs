@@ -97,11 +97,7 @@ pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
             "select to_regclass('agent_tasks') is null and to_regclass('task_processor_migrations') is null";
         let empty: bool = session.query(sql, &[]).await?[0].try_get(0)?;
         let names = pending.iter().map(|migration| migration.name).collect();
-        return Ok(if empty {
-            SchemaState::Empty
-        } else {
-            SchemaState::Behind(names)
-        });
+        return Ok(if empty { SchemaState::Empty } else { SchemaState::Behind(names) });
     }
     let sql = "
         select
@@ -144,15 +140,15 @@ pub async fn migrate(database: &Database) -> Result<MigrationReport, DbError> {
 
 async fn take_lock(session: &mut Session) -> Result<(), DbError> {
     // The role's idle limit must not end the transaction that holds the lock while an index is built.
-    session
-        .batch("begin; set local idle_in_transaction_session_timeout = 0")
-        .await?;
+    session.batch("begin; set local idle_in_transaction_session_timeout = 0").await?;
     let began = Instant::now();
     loop {
         let sql = "select pg_try_advisory_xact_lock($1)";
         let rows = session.query(sql, &[(&LOCK_KEY, Type::INT8)]).await?;
         if rows[0].try_get(0)? {
-            return Ok(());
+            // The answered query's portal still holds a snapshot, which a concurrent index build would wait for, for
+            // ever. The next simple query closes it.
+            return session.batch("set local lock_timeout = 0").await;
         }
         if began.elapsed() > LOCK_PATIENCE {
             return Err(DbError::Timeout(LOCK_PATIENCE));
@@ -180,9 +176,7 @@ async fn apply_pending(database: &Database) -> Result<MigrationReport, DbError> 
 }
 
 async fn pending_in(session: &mut Session) -> Result<Vec<Migration>, DbError> {
-    let exists = session
-        .query("select to_regclass('task_processor_migrations') is not null", &[])
-        .await?;
+    let exists = session.query("select to_regclass('task_processor_migrations') is not null", &[]).await?;
     let applied: Vec<String> = match exists[0].try_get(0)? {
         true => session
             .query("select name from task_processor_migrations", &[])
@@ -192,11 +186,7 @@ async fn pending_in(session: &mut Session) -> Result<Vec<Migration>, DbError> {
             .collect::<Result<_, _>>()?,
         false => Vec::new(),
     };
-    Ok(MIGRATIONS
-        .iter()
-        .filter(|known| !applied.iter().any(|name| name == known.name))
-        .copied()
-        .collect())
+    Ok(MIGRATIONS.iter().filter(|known| !applied.iter().any(|name| name == known.name)).copied().collect())
 }
 
 /// One transaction, repeated while others hold the locks it needs.
