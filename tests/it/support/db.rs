@@ -39,16 +39,8 @@ impl TestDb {
         let name = format!("t_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let admin = server::connect(&server.postgres.url("postgres")).await;
         let sql = format!("create database {name} template {template}");
-        admin
-            .batch_execute(&sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        Self {
-            name,
-            server,
-            client: Mutex::default(),
-            permit: Some(permit),
-        }
+        admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        Self { name, server, client: Mutex::default(), permit: Some(permit) }
     }
 
     /// As the service connects: through the pooler that `TEST_POOLER` names, if it names one.
@@ -88,29 +80,19 @@ impl TestDb {
 
     /// Runs statements that answer nothing.
     pub(crate) async fn execute(&self, sql: &str) {
-        self.client()
-            .await
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// The rows of one statement.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Row> {
-        self.client()
-            .await
-            .query_typed(sql, &[])
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        self.client().await.query_typed(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// The first column of the only row.
     pub(crate) async fn value<T: FromSqlOwned>(&self, sql: &str) -> T {
         let rows = self.rows(sql).await;
         assert_eq!(rows.len(), 1, "rows of {sql}");
-        rows[0]
-            .try_get(0)
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        rows[0].try_get(0).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// Waits until the statement answers `true`.
@@ -122,9 +104,7 @@ impl TestDb {
         let mut slot = self.client.lock().await;
         match slot.as_ref().filter(|client| !client.is_closed()) {
             Some(client) => client.clone(),
-            None => slot
-                .insert(Arc::new(server::connect(&self.direct_url()).await))
-                .clone(),
+            None => slot.insert(Arc::new(server::connect(&self.direct_url()).await)).clone(),
         }
     }
 }

@@ -50,16 +50,9 @@ impl Pooler {
             lock: None,
         })
         .expect("a guardian");
-        let pooler = Self {
-            run_dir,
-            _guardian: guardian,
-            _words: words,
-        };
+        let pooler = Self { run_dir, _guardian: guardian, _words: words };
         let url = pooler.url("postgres").replace("&pgbouncer=true", "");
-        eventually("pgbouncer answers", async || {
-            tokio_postgres::connect(&url, NoTls).await.is_ok()
-        })
-        .await;
+        eventually("pgbouncer answers", async || tokio_postgres::connect(&url, NoTls).await.is_ok()).await;
         pooler
     }
 

@@ -31,20 +31,14 @@ impl Server {
     async fn start() -> Self {
         let mut options = Options::throw_away();
         options.max_connections = 300;
-        let postgres = EmbeddedPostgres::start(options)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        let postgres = EmbeddedPostgres::start(options).await.unwrap_or_else(|error| panic!("{error}"));
         make_template(&postgres).await;
         let pooler = match test_variable("TEST_POOLER").as_deref() {
             Some("pgbouncer") => Some(Pooler::start(&postgres).await),
             None => None,
             Some(other) => panic!("TEST_POOLER is {other:?}; it may be pgbouncer"),
         };
-        Self {
-            postgres,
-            pooler,
-            databases: Arc::new(Semaphore::new(DATABASES)),
-        }
+        Self { postgres, pooler, databases: Arc::new(Semaphore::new(DATABASES)) }
     }
 
     /// The right to one more database.
@@ -82,11 +76,7 @@ async fn make_template(postgres: &EmbeddedPostgres) {
     // A database that somebody is connected to cannot be copied.
     let others = format!("select from pg_stat_activity where datname = '{TEMPLATE}'");
     eventually("the template is left alone", async || {
-        admin
-            .query_typed(&others, &[])
-            .await
-            .expect("an answer")
-            .is_empty()
+        admin.query_typed(&others, &[]).await.expect("an answer").is_empty()
     })
     .await;
 }

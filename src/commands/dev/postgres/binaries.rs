@@ -7,10 +7,7 @@ use crate::config::env_vars;
 
 /// Directories in which packages put `<prefix><version>/bin`.
 const PACKAGES: &[(&str, &str)] = &[("/usr/lib/postgresql", ""), ("/usr", "pgsql-")];
-const HOMEBREW: &[(&str, &str)] = &[
-    ("/opt/homebrew/opt", "postgresql"),
-    ("/usr/local/opt", "postgresql"),
-];
+const HOMEBREW: &[(&str, &str)] = &[("/opt/homebrew/opt", "postgresql"), ("/usr/local/opt", "postgresql")];
 
 /// The directory of `initdb`, `postgres` and `pg_ctl`: what `PG_BINDIR` says, else the newest that a package has
 /// brought, else what PATH leads to, else Homebrew's newest.
@@ -18,11 +15,7 @@ pub(super) fn find() -> Result<PathBuf, PostgresError> {
     let mut vars = env_vars();
     if let Some(dir) = vars.remove("PG_BINDIR").filter(|dir| !dir.is_empty()) {
         let dir = std::path::absolute(&dir).unwrap_or_else(|_| dir.into());
-        return if holds_programs(&dir) {
-            Ok(dir)
-        } else {
-            Err(PostgresError::BadBinDir(dir))
-        };
+        return if holds_programs(&dir) { Ok(dir) } else { Err(PostgresError::BadBinDir(dir)) };
     }
     let path = vars.remove("PATH").unwrap_or_default();
     newest(PACKAGES)
@@ -32,18 +25,13 @@ pub(super) fn find() -> Result<PathBuf, PostgresError> {
 }
 
 fn holds_programs(dir: &Path) -> bool {
-    ["initdb", "postgres", "pg_ctl"]
-        .iter()
-        .all(|program| dir.join(program).is_file())
+    ["initdb", "postgres", "pg_ctl"].iter().all(|program| dir.join(program).is_file())
 }
 
 /// Some put links to a few of the programs on PATH; all of them are where the link points.
 fn behind_link(dir: &Path) -> Option<PathBuf> {
     let initdb = dir.join("initdb").canonicalize().ok()?;
-    initdb
-        .parent()
-        .filter(|dir| holds_programs(dir))
-        .map(Path::to_owned)
+    initdb.parent().filter(|dir| holds_programs(dir)).map(Path::to_owned)
 }
 
 fn newest(places: &[(&str, &str)]) -> Option<PathBuf> {

@@ -43,23 +43,13 @@ impl Options {
     /// A durable server whose data stays in `data_dir`.
     #[must_use]
     pub fn kept(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: Some(data_dir.into()),
-            durable: true,
-            max_connections: 100,
-            settings: Vec::new(),
-        }
+        Self { data_dir: Some(data_dir.into()), durable: true, max_connections: 100, settings: Vec::new() }
     }
 
     /// A fast server that leaves nothing behind.
     #[must_use]
     pub fn throw_away() -> Self {
-        Self {
-            data_dir: None,
-            durable: false,
-            max_connections: 200,
-            settings: Vec::new(),
-        }
+        Self { data_dir: None, durable: false, max_connections: 200, settings: Vec::new() }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -75,10 +65,7 @@ impl Options {
                 settings.push((name, "off".to_owned()));
             }
         }
-        let more = self
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.clone()));
+        let more = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
         settings
             .into_iter()
             .chain(more)
@@ -160,10 +147,7 @@ impl EmbeddedPostgres {
     /// A connection string for the given database, for us as for psql.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!(
-            "postgres:///{database}?host={}&user=postgres",
-            self.place.run_dir.display()
-        )
+        format!("postgres:///{database}?host={}&user=postgres", self.place.run_dir.display())
     }
 
     /// Where the data is. Not what was asked for, if the server's user cannot get there.
@@ -192,10 +176,7 @@ impl EmbeddedPostgres {
 
     /// Stops the server, and waits until it and what is temporary of it are gone.
     pub async fn stop(mut self) -> Result<(), PostgresError> {
-        self.guardian
-            .stop()
-            .await
-            .map_err(PostgresError::io("stopping PostgreSQL"))
+        self.guardian.stop().await.map_err(PostgresError::io("stopping PostgreSQL"))
     }
 
     async fn ready(&self, words: ChildStdout) -> Result<(), PostgresError> {
@@ -243,8 +224,6 @@ async fn until_closed(words: ChildStdout) -> Result<String, PostgresError> {
     let mut said = String::new();
     let mut pipe =
         pipe::Receiver::from_owned_fd(words.into()).map_err(PostgresError::io("reading from sh"))?;
-    pipe.read_to_string(&mut said)
-        .await
-        .map_err(PostgresError::io("reading from sh"))?;
+    pipe.read_to_string(&mut said).await.map_err(PostgresError::io("reading from sh"))?;
     Ok(said)
 }

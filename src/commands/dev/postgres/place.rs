@@ -46,10 +46,7 @@ impl User {
     fn named(name: &str, passwd: &str) -> Option<Self> {
         let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut numbers = line.split(':').skip(2).map(|field| field.parse().ok());
-        Some(Self {
-            uid: numbers.next()??,
-            gid: numbers.next()??,
-        })
+        Some(Self { uid: numbers.next()??, gid: numbers.next()?? })
     }
 
     fn may(self, wanted: u32, metadata: &Metadata) -> bool {
@@ -66,9 +63,7 @@ impl User {
         let Some(existing) = dir.ancestors().find_map(|dir| dir.canonicalize().ok()) else {
             return false;
         };
-        existing
-            .ancestors()
-            .all(|dir| dir.metadata().is_ok_and(|metadata| self.may(ENTER, &metadata)))
+        existing.ancestors().all(|dir| dir.metadata().is_ok_and(|metadata| self.may(ENTER, &metadata)))
     }
 }
 
@@ -89,14 +84,7 @@ impl Place {
         let run_dir = run_dir(&scratch);
         let Some(wanted) = kept else {
             let data_dir = run_dir.clone();
-            return Ok((
-                Self {
-                    user,
-                    data_dir,
-                    run_dir,
-                },
-                None,
-            ));
+            return Ok((Self { user, data_dir, run_dir }, None));
         };
         let mut data_dir =
             std::path::absolute(wanted).map_err(PostgresError::io(wanted.display().to_string()))?;
@@ -110,14 +98,7 @@ impl Place {
         }
         make(&data_dir, user).map_err(PostgresError::io(format!("making {}", data_dir.display())))?;
         let lock = lock(&data_dir).await?;
-        Ok((
-            Self {
-                user,
-                data_dir,
-                run_dir,
-            },
-            Some(lock),
-        ))
+        Ok((Self { user, data_dir, run_dir }, Some(lock)))
     }
 }
 
@@ -133,15 +114,10 @@ fn scratch(user: Option<User>) -> PathBuf {
     let usual = std::env::temp_dir();
     let plain = usual.to_str().is_some_and(|name| {
         name.len() <= LONGEST_SCRATCH
-            && name
-                .chars()
-                .all(|char| char.is_ascii_alphanumeric() || "/._-".contains(char))
+            && name.chars().all(|char| char.is_ascii_alphanumeric() || "/._-".contains(char))
     });
     let open = user.is_none_or(|user| {
-        user.reaches(&usual)
-            && usual
-                .metadata()
-                .is_ok_and(|metadata| user.may(READ_WRITE_ENTER, &metadata))
+        user.reaches(&usual) && usual.metadata().is_ok_and(|metadata| user.may(READ_WRITE_ENTER, &metadata))
     });
     if plain && open { usual } else { "/tmp".into() }
 }
@@ -149,10 +125,7 @@ fn scratch(user: Option<User>) -> PathBuf {
 /// Data that an ordinary user has made goes on to be theirs.
 fn owner_of_data(data_dir: &Path) -> Option<User> {
     let metadata = data_dir.join("cluster").metadata().ok()?;
-    (metadata.uid() != 0).then(|| User {
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-    })
+    (metadata.uid() != 0).then(|| User { uid: metadata.uid(), gid: metadata.gid() })
 }
 
 /// The same for every start with the same directory.
@@ -188,11 +161,7 @@ fn make(dir: &Path, user: Option<User>) -> std::io::Result<()> {
 async fn lock(data_dir: &Path) -> Result<File, PostgresError> {
     let path = data_dir.join("lock");
     let failed = || PostgresError::io(format!("locking {}", path.display()));
-    let mut file = File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(failed())?;
+    let mut file = File::options().create(true).append(true).open(&path).map_err(failed())?;
     let began = Instant::now();
     loop {
         match file.try_lock() {
@@ -229,10 +198,7 @@ mod tests {
     fn users_are_found_by_their_whole_name() {
         let passwd =
             "root:x:0:0::/:\nmy-nobody:x:1:1::/:\nnobody:x:65534:65533:nobody:/none:/no\nodd:x:-2:-2::/:";
-        let nobody = User {
-            uid: 65534,
-            gid: 65533,
-        };
+        let nobody = User { uid: 65534, gid: 65533 };
         assert_eq!(User::named("nobody", passwd), Some(nobody));
         assert_eq!(User::named("postgres", passwd), None);
         assert_eq!(User::named("odd", passwd), None);
