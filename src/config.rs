@@ -172,17 +172,8 @@ pub struct ConfigError(
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        write!(
-            f,
-            "configuration error ({count} problem{})",
-            if count == 1 { "" } else { "s" }
-        )?;
-        for Problem {
-            variable,
-            what,
-            example,
-        } in &self.0
-        {
+        write!(f, "configuration error ({count} problem{})", if count == 1 { "" } else { "s" })?;
+        for Problem { variable, what, example } in &self.0 {
             write!(f, "\n  {variable}: {what}; example: {variable}={example}")?;
         }
         Ok(())
@@ -241,11 +232,7 @@ impl Config {
         let raw: Raw = envy::from_iter(known).expect("every field of Raw is an optional text");
         let mut check = Check::default();
         let config = check.config(&raw);
-        if check.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(check.problems))
-        }
+        if check.problems.is_empty() { Ok(config) } else { Err(ConfigError(check.problems)) }
     }
 }
 
@@ -257,12 +244,19 @@ pub fn env_vars() -> HashMap<String, String> {
         .collect()
 }
 
-/// Whether the process runs on Cloud Run, and as which revision of which service.
+/// The revision this process belongs to, on Cloud Run.
 #[must_use]
 pub fn cloud_run_revision() -> Option<String> {
-    env_vars()
-        .remove("K_REVISION")
-        .filter(|revision| !revision.is_empty())
+    env_vars().remove("K_REVISION").filter(|revision| !revision.is_empty())
+}
+
+/// A name for this start of this process, for people and for the column `claimed_by`: never used twice.
+#[must_use]
+pub fn instance_name() -> String {
+    let place =
+        cloud_run_revision().or_else(|| env_vars().remove("HOSTNAME")).unwrap_or_else(|| "local".to_owned());
+    let start = uuid::Uuid::new_v4().simple().to_string();
+    format!("{place}/{}", &start[..12])
 }
 
 #[derive(Default)]
@@ -285,16 +279,9 @@ impl Check {
                 format: self.choice(
                     "LOG_FORMAT",
                     raw.log_format.as_deref(),
-                    &[
-                        ("auto", LogFormat::Auto),
-                        ("json", LogFormat::Json),
-                        ("pretty", LogFormat::Pretty),
-                    ],
+                    &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
                 ),
-                filter: raw
-                    .rust_log
-                    .clone()
-                    .unwrap_or_else(|| "info,tokio_postgres=info".to_owned()),
+                filter: raw.rust_log.clone().unwrap_or_else(|| "info,tokio_postgres=info".to_owned()),
             },
         }
     }
@@ -313,10 +300,7 @@ impl Check {
                 (SecretString::default(), None)
             }
         };
-        for (variable, url) in [
-            ("DATABASE_URL", Some(&url)),
-            ("LISTEN_DATABASE_URL", listen_url.as_ref()),
-        ] {
+        for (variable, url) in [("DATABASE_URL", Some(&url)), ("LISTEN_DATABASE_URL", listen_url.as_ref())] {
             if let Some(url) = url.filter(|url| !url.expose_secret().is_empty()) {
                 self.postgres_url(variable, url);
             }
@@ -325,13 +309,7 @@ impl Check {
             url,
             listen_url,
             ca_cert: raw.database_ca_cert.clone(),
-            pool_size: self.number(
-                "DATABASE_POOL_SIZE",
-                raw.database_pool_size.as_deref(),
-                4,
-                3..=100,
-                "4",
-            ),
+            pool_size: self.number("DATABASE_POOL_SIZE", raw.database_pool_size.as_deref(), 4, 3..=100, "4"),
         }
     }
 
@@ -354,10 +332,7 @@ impl Check {
             poll_mode: self.choice(
                 "POLL_MODE",
                 raw.poll_mode.as_deref(),
-                &[
-                    ("background", PollMode::Background),
-                    ("request", PollMode::Request),
-                ],
+                &[("background", PollMode::Background), ("request", PollMode::Request)],
             ),
             max_retries: self.number("MAX_RETRIES", raw.max_retries.as_deref(), 3, 0..=30, "3"),
             concurrency: self.number("CONCURRENCY", raw.concurrency.as_deref(), 10, 1..=10_000, "10"),
@@ -384,25 +359,15 @@ impl Check {
                 "7",
             )),
             adopt_window: seconds(
-                3600 * self.number(
-                    "ADOPT_WINDOW_HOURS",
-                    raw.adopt_window_hours.as_deref(),
-                    1,
-                    0..=8760,
-                    "1",
-                ),
+                3600 * self.number("ADOPT_WINDOW_HOURS", raw.adopt_window_hours.as_deref(), 1, 0..=8760, "1"),
             ),
         }
     }
 
     fn http(&mut self, raw: &Raw) -> HttpConfig {
         let listed = raw.api_keys.as_ref().map_or("", |keys| keys.expose_secret());
-        let mut keys: Vec<SecretString> = listed
-            .split(',')
-            .map(str::trim)
-            .filter(|key| !key.is_empty())
-            .map(SecretString::from)
-            .collect();
+        let mut keys: Vec<SecretString> =
+            listed.split(',').map(str::trim).filter(|key| !key.is_empty()).map(SecretString::from).collect();
         if keys.iter().any(|key| key.expose_secret().len() < 16) {
             self.problem(
                 "API_KEYS",
@@ -412,10 +377,7 @@ impl Check {
         }
         keys.extend(raw.supabase_service_key.clone());
         if let Some(url) = &raw.supabase_url
-            && Url::parse(url)
-                .ok()
-                .and_then(|url| url.host_str().map(str::to_owned))
-                .is_none()
+            && Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).is_none()
         {
             self.problem(
                 "SUPABASE_URL",
@@ -470,11 +432,7 @@ impl Check {
             return *choice;
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        self.problem(
-            variable,
-            format!("{text:?} is none of {}", names.join(", ")),
-            choices[0].0,
-        );
+        self.problem(variable, format!("{text:?} is none of {}", names.join(", ")), choices[0].0);
         choices[0].1
     }
 
@@ -505,11 +463,7 @@ impl Check {
     }
 
     fn problem(&mut self, variable: &'static str, what: impl Into<String>, example: &'static str) {
-        self.problems.push(Problem {
-            variable,
-            what: what.into(),
-            example,
-        });
+        self.problems.push(Problem { variable, what: what.into(), example });
     }
 }
 
@@ -520,10 +474,8 @@ fn supabase_urls(raw: &Raw) -> Option<(SecretString, SecretString)> {
     let region = raw.supabase_region.as_deref()?;
     let password = raw.supabase_db_password.as_ref()?;
     let url = |port| {
-        let mut url = Url::parse(&format!(
-            "postgres://aws-0-{region}.pooler.supabase.com:{port}/postgres"
-        ))
-        .ok()?;
+        let mut url =
+            Url::parse(&format!("postgres://aws-0-{region}.pooler.supabase.com:{port}/postgres")).ok()?;
         url.set_username(&format!("postgres.{reference}")).ok()?;
         url.set_password(Some(password.expose_secret())).ok()?;
         Some(SecretString::from(url.to_string()))

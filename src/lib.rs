@@ -1,13 +1,17 @@
 //! A durable task queue on one Postgres table.
 
+pub mod app;
+pub mod commands;
 pub mod config;
 pub mod db;
 pub mod handler;
 pub mod handlers;
+pub mod http;
 pub mod queue;
 pub mod services;
 pub mod shutdown;
 pub mod telemetry;
+pub mod worker;
 
 pub use handler::{Handler, Outcome, Registry};
 pub use queue::Task;

@@ -1,3 +1,7 @@
 //! Arguments to commands, commands to exit codes.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    task_processor::commands::run()
+}

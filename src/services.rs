@@ -1,11 +1,13 @@
 //! What a handler may use.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::db::{Database, DbError, Lane, Param};
+use crate::db::{DbError, Lane, Param};
 use crate::queue::Queue;
 
 /// A handler's query may take this long.
@@ -15,20 +17,34 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Services {
     queue: Queue,
+    fence: Option<Arc<Fence>>,
 }
+
+/// Until when an attempt may act, by this process's monotonic clock.
+#[derive(Debug)]
+pub struct Fence(Mutex<Instant>);
 
 impl Services {
     /// Over the given queue and its database.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
-        Self { queue }
+        Self { queue, fence: None }
+    }
+
+    /// The same, for an attempt that may act only as long as the fence is up.
+    #[must_use]
+    pub fn fenced(&self, fence: Arc<Fence>) -> Self {
+        Self { queue: self.queue.clone(), fence: Some(fence) }
     }
 
     /// Runs one statement on the customer's tables. Several acts that belong together go into one statement.
+    ///
+    /// Fails without asking the database once the attempt's lease has run out: another process may have the task.
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        self.database()
-            .query(Lane::Shared, QUERY_DEADLINE, sql, params)
-            .await
+        if self.fence.as_ref().is_some_and(|fence| !fence.is_up()) {
+            return Err(DbError::LeaseOver);
+        }
+        self.queue.database().query(Lane::Shared, QUERY_DEADLINE, sql, params).await
     }
 
     /// The queue, to add further tasks.
@@ -36,9 +52,38 @@ impl Services {
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
+}
 
-    fn database(&self) -> &Database {
-        self.queue.database()
+impl Fence {
+    /// A fence that falls at the given moment.
+    #[must_use]
+    pub fn until(moment: Instant) -> Self {
+        Self(Mutex::new(moment))
+    }
+
+    /// Lets it fall later.
+    pub fn extend(&self, moment: Instant) {
+        let mut until = self.0.lock().expect("never poisoned");
+        *until = moment.max(*until);
+    }
+
+    /// When it falls.
+    #[must_use]
+    pub fn falls_at(&self) -> Instant {
+        *self.0.lock().expect("never poisoned")
+    }
+
+    /// Whether the attempt may still act.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        Instant::now() < self.falls_at()
+    }
+
+    /// Waits until it has fallen.
+    pub async fn fallen(&self) {
+        while self.is_up() {
+            tokio::time::sleep_until(self.falls_at()).await;
+        }
     }
 }
 

@@ -72,11 +72,7 @@ impl Shutdown {
     /// 0, or [`EXIT_STUCK`].
     #[must_use]
     pub fn exit_code(&self) -> i32 {
-        if self.stuck.load(Ordering::Relaxed) {
-            EXIT_STUCK
-        } else {
-            0
-        }
+        if self.stuck.load(Ordering::Relaxed) { EXIT_STUCK } else { 0 }
     }
 
     /// Begins at SIGTERM and SIGINT, and ends the process at the deadline even if every thread of the runtime is
@@ -91,23 +87,18 @@ impl Shutdown {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                tracing::info!(
-                    "asked to stop{}",
-                    if shutdown.has_begun() { " again" } else { "" }
-                );
+                tracing::info!("asked to stop{}", if shutdown.has_begun() { " again" } else { "" });
                 shutdown.begin();
             }
         });
         let shutdown = self.clone();
         let handle = tokio::runtime::Handle::current();
-        std::thread::Builder::new()
-            .name("deadline".into())
-            .spawn(move || {
-                handle.block_on(shutdown.begun.cancelled());
-                std::thread::sleep(shutdown.grace + AFTER_GRACE);
-                tracing::error!("still running at the deadline, exiting");
-                std::process::exit(EXIT_STUCK);
-            })?;
+        std::thread::Builder::new().name("deadline".into()).spawn(move || {
+            handle.block_on(shutdown.begun.cancelled());
+            std::thread::sleep(shutdown.grace + AFTER_GRACE);
+            tracing::error!("still running at the deadline, exiting");
+            std::process::exit(EXIT_STUCK);
+        })?;
         Ok(())
     }
 }

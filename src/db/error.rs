@@ -17,6 +17,9 @@ pub enum DbError {
     /// The server or the connection failed.
     #[error("{}", crate::telemetry::chain(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// The attempt on whose behalf the question was asked has lost its lease. Nothing was asked.
+    #[error("the lease has run out")]
+    LeaseOver,
     /// A column held something this program cannot read.
     #[error("column {column}: {reason}")]
     Decode {
@@ -42,7 +45,7 @@ impl DbError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let Some(state) = self.sqlstate() else {
-            return !matches!(self, Self::Decode { .. });
+            return matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Postgres(_));
         };
         let class = &state.code()[..2];
         matches!(class, "08" | "53" | "57")
@@ -61,22 +64,20 @@ impl DbError {
     pub fn is_disconnect(&self) -> bool {
         match self.sqlstate() {
             Some(state) => matches!(&state.code()[..2], "08" | "57") && *state != SqlState::QUERY_CANCELED,
-            None => !matches!(self, Self::Decode { .. }),
+            None => matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Postgres(_)),
         }
     }
 
     /// The values were refused, not the statement: another value would have done.
     #[must_use]
     pub fn is_content(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|state| matches!(&state.code()[..2], "22" | "23" | "54"))
+        self.sqlstate().is_some_and(|state| matches!(&state.code()[..2], "22" | "23" | "54"))
     }
 
     /// The statement was refused whatever its values: a grant, a table or a column is missing.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|state| state.code().starts_with("42"))
+        self.sqlstate().is_some_and(|state| state.code().starts_with("42"))
     }
 
     /// A lock timeout.

@@ -91,13 +91,8 @@ impl Listener {
                 result = self.listen() => result,
             };
             if self.status.0.swap(false, Ordering::Relaxed) || wait == BACKOFF.0 {
-                let reason = result
-                    .err()
-                    .map_or_else(|| "closed".to_owned(), |error| error.to_string());
-                tracing::warn!(
-                    reason,
-                    "not listening for new tasks, polling until the connection is back"
-                );
+                let reason = result.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+                tracing::warn!(reason, "not listening for new tasks, polling until the connection is back");
             }
             if began.elapsed() > PROBE_EVERY {
                 wait = BACKOFF.0;

@@ -66,19 +66,8 @@ impl Database {
             .map_err(|TargetError(what)| TargetError(format!("DATABASE_URL {what}")))?;
         let ca_cert: Option<Arc<str>> = config.ca_cert.as_deref().map(Into::into);
         let part = |size| build_pool(&target, ca_cert.as_deref(), size);
-        let (renewal, work, shared) = (
-            part(1)?,
-            part(1)?,
-            part(config.pool_size.saturating_sub(2).max(1))?,
-        );
-        Ok(Self {
-            target,
-            ca_cert,
-            renewal,
-            work,
-            shared,
-            contact: Arc::default(),
-        })
+        let (renewal, work, shared) = (part(1)?, part(1)?, part(config.pool_size.saturating_sub(2).max(1))?);
+        Ok(Self { target, ca_cert, renewal, work, shared, contact: Arc::default() })
     }
 
     /// Where the connections go.
@@ -107,12 +96,7 @@ impl Database {
                 return Err(DbError::Connect(error));
             }
         };
-        Ok(Session {
-            object: Some(object),
-            deadline,
-            contact: self.contact.clone(),
-            busy: false,
-        })
+        Ok(Session { object: Some(object), deadline, contact: self.contact.clone(), busy: false })
     }
 
     /// Borrows a connection for one query.
@@ -129,11 +113,7 @@ impl Database {
     /// For how long the database has answered without a break, as far as this process could see.
     #[must_use]
     pub fn unbroken_for(&self) -> Option<Duration> {
-        self.contact
-            .since
-            .lock()
-            .expect("never poisoned")
-            .map(|since| since.elapsed())
+        self.contact.since.lock().expect("never poisoned").map(|since| since.elapsed())
     }
 
     /// Connections (open, in use) of one part.
@@ -162,8 +142,7 @@ impl Database {
 impl Session {
     /// Runs one typed, unnamed statement.
     pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        self.ask(async |object| object.query_typed(sql, params).await)
-            .await
+        self.ask(async |object| object.query_typed(sql, params).await).await
     }
 
     /// Runs statements without parameters or rows, as one simple query.
@@ -180,10 +159,7 @@ impl Session {
         &mut self,
         question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, DbError> {
-        let object = self
-            .object
-            .as_ref()
-            .expect("present until the session is dropped");
+        let object = self.object.as_ref().expect("present until the session is dropped");
         self.busy = true;
         let result = match timeout(self.deadline, question(object)).await {
             Ok(result) => {
@@ -212,10 +188,7 @@ impl Contact {
         match result {
             Err(error) if error.is_disconnect() => self.lost(),
             _ => {
-                self.since
-                    .lock()
-                    .expect("never poisoned")
-                    .get_or_insert_with(Instant::now);
+                self.since.lock().expect("never poisoned").get_or_insert_with(Instant::now);
             }
         }
     }
@@ -228,9 +201,7 @@ impl Contact {
 fn build_pool(target: &Target, ca_cert: Option<&str>, size: usize) -> Result<Pool, TargetError> {
     // Fast: a closed connection is noticed without asking the server, and a silently dead one by keepalives and the
     // deadline of its next query. Asking before every query would double an idle instance's traffic.
-    let manager = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match target.ssl {
         SslMode::Disable => Manager::from_config(target.postgres.clone(), NoTls, manager),
         mode => Manager::from_config(target.postgres.clone(), tls::connector(mode, ca_cert)?, manager),

@@ -33,14 +33,8 @@ pub struct Target {
 pub struct TargetError(pub String);
 
 /// Parameters that other clients understand and that mean nothing to us.
-const IGNORED: &[&str] = &[
-    "pgbouncer",
-    "supa",
-    "connection_limit",
-    "pool_timeout",
-    "schema",
-    "sslnegotiation",
-];
+const IGNORED: &[&str] =
+    &["pgbouncer", "supa", "connection_limit", "pool_timeout", "schema", "sslnegotiation"];
 
 impl FromStr for Target {
     type Err = TargetError;
@@ -55,9 +49,7 @@ impl FromStr for Target {
             match name.as_str() {
                 "sslmode" => mode = Some(parse_ssl_mode(value)?),
                 "sslrootcert" => {
-                    return Err(TargetError(
-                        "has sslrootcert: set DATABASE_CA_CERT instead".into(),
-                    ));
+                    return Err(TargetError("has sslrootcert: set DATABASE_CA_CERT instead".into()));
                 }
                 "pgbouncer" => transaction_pooler |= value == "true",
                 ignored if IGNORED.contains(&ignored) => {}
@@ -66,10 +58,8 @@ impl FromStr for Target {
                 }
             }
         }
-        let mut postgres: tokio_postgres::Config = url
-            .as_str()
-            .parse()
-            .map_err(|error| TargetError(crate::telemetry::chain(&error)))?;
+        let mut postgres: tokio_postgres::Config =
+            url.as_str().parse().map_err(|error| TargetError(crate::telemetry::chain(&error)))?;
         let ssl = match mode {
             Some(mode) => mode,
             None if is_local(&postgres) => SslMode::Disable,
@@ -88,11 +78,7 @@ impl FromStr for Target {
         if postgres.get_application_name().is_none() {
             postgres.application_name("task-processor");
         }
-        Ok(Self {
-            postgres,
-            ssl,
-            transaction_pooler,
-        })
+        Ok(Self { postgres, ssl, transaction_pooler })
     }
 }
 
@@ -106,12 +92,7 @@ impl Target {
     /// Host, port and database, for people. No password.
     #[must_use]
     pub fn describe(&self) -> String {
-        let hosts: Vec<String> = self
-            .postgres
-            .get_hosts()
-            .iter()
-            .map(|host| format!("{host:?}"))
-            .collect();
+        let hosts: Vec<String> = self.postgres.get_hosts().iter().map(|host| format!("{host:?}")).collect();
         let database = self.postgres.get_dbname().unwrap_or("the user's database");
         format!("{database} on {} ({:?})", hosts.join(","), self.ssl)
     }
@@ -136,10 +117,7 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
     config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|address| address.is_loopback())
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     })
 }
@@ -155,18 +133,9 @@ mod tests {
     #[test]
     fn a_remote_host_is_verified_in_full_unless_the_url_says_otherwise() {
         assert_eq!(target("postgres://u:p@db.example.com/x").ssl, SslMode::VerifyFull);
-        assert_eq!(
-            target("postgres://u:p@db.example.com/x?sslmode=require").ssl,
-            SslMode::Require
-        );
-        assert_eq!(
-            target("postgres://u:p@db.example.com/x?sslmode=verify-ca").ssl,
-            SslMode::VerifyCa
-        );
-        assert_eq!(
-            target("postgres://u:p@db.example.com/x?sslmode=disable").ssl,
-            SslMode::Disable
-        );
+        assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=require").ssl, SslMode::Require);
+        assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=verify-ca").ssl, SslMode::VerifyCa);
+        assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=disable").ssl, SslMode::Disable);
         assert_eq!(target("postgres://u@127.0.0.1/x").ssl, SslMode::Disable);
         assert_eq!(target("postgres://u@/x?host=/tmp").ssl, SslMode::Disable);
     }
@@ -174,11 +143,7 @@ mod tests {
     #[test]
     fn a_mode_that_may_end_in_plain_text_is_refused() {
         for mode in ["prefer", "allow", "rubbish"] {
-            assert!(
-                format!("postgres://u@h/x?sslmode={mode}")
-                    .parse::<Target>()
-                    .is_err()
-            );
+            assert!(format!("postgres://u@h/x?sslmode={mode}").parse::<Target>().is_err());
         }
     }
 

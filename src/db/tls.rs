@@ -51,9 +51,7 @@ fn roots(ca_cert: Option<&str>) -> Result<RootCertStore, TargetError> {
         let before = roots.len();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| bad(format!("is not PEM: {error}")))?;
-            roots
-                .add(certificate)
-                .map_err(|error| bad(format!("holds no CA certificate: {error}")))?;
+            roots.add(certificate).map_err(|error| bad(format!("holds no CA certificate: {error}")))?;
         }
         if roots.len() == before {
             return Err(bad("holds no certificate".into()));
@@ -89,8 +87,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         let verdict =
-            self.web_pki
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            self.web_pki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -110,8 +107,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.web_pki
-            .verify_tls12_signature(message, certificate, signature)
+        self.web_pki.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -120,8 +116,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.web_pki
-            .verify_tls13_signature(message, certificate, signature)
+        self.web_pki.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -16,14 +16,7 @@ impl Queue {
     /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0010_announce.sql`).
     pub async fn announce(&self) -> Result<(), DbError> {
         let sql = "select pg_notify($1, '')::text";
-        self.db
-            .query(
-                Lane::Shared,
-                deadline::REQUEST,
-                sql,
-                &[(&WAKE_CHANNEL, Type::TEXT)],
-            )
-            .await?;
+        self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
         Ok(())
     }
 
@@ -34,9 +27,7 @@ impl Queue {
             update agent_tasks_wake
             set quiet_until = greatest(quiet_until, clock_timestamp() + make_interval(secs => $1))";
         let seconds = window.as_secs_f64();
-        self.db
-            .query(Lane::Shared, deadline::CLAIM, sql, &[(&seconds, Type::FLOAT8)])
-            .await?;
+        self.db.query(Lane::Shared, deadline::CLAIM, sql, &[(&seconds, Type::FLOAT8)]).await?;
         Ok(())
     }
 }

@@ -83,16 +83,12 @@ impl Queue {
     /// Claims at most `limit` due tasks of `types`, in order of service.
     pub async fn claim(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&limit, Type::INT4)])
-            .await
+        self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&limit, Type::INT4)]).await
     }
 
     /// Claims one due task that must run with no other in its process.
     pub async fn claim_alone(&self, types: &[String]) -> Result<Option<Claimed>, DbError> {
-        Ok(self
-            .claim_by(CLAIM_ALONE, &[(&types, Type::TEXT_ARRAY)])
-            .await?
-            .pop())
+        Ok(self.claim_by(CLAIM_ALONE, &[(&types, Type::TEXT_ARRAY)]).await?.pop())
     }
 
     /// Claims the task `id`; with `early`, even before it is due.
@@ -102,11 +98,7 @@ impl Queue {
         id: Uuid,
         early: bool,
     ) -> Result<Result<Claimed, NotClaimed>, DbError> {
-        let params: [Param<'_>; 3] = [
-            (&types, Type::TEXT_ARRAY),
-            (&id, Type::UUID),
-            (&early, Type::BOOL),
-        ];
+        let params: [Param<'_>; 3] = [(&types, Type::TEXT_ARRAY), (&id, Type::UUID), (&early, Type::BOOL)];
         match self.claim_by(CLAIM_ONE, &params).await?.pop() {
             Some(claimed) => Ok(Ok(claimed)),
             None => Ok(Err(self.why_not_claimed(types, id, early).await?)),
@@ -116,10 +108,7 @@ impl Queue {
     /// When the next task that this process can run is due.
     pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
         let params: [Param<'_>; 1] = [(&types, Type::TEXT_ARRAY)];
-        let rows = self
-            .db
-            .query(Lane::Work, deadline::CLAIM, include_str!("next_due.sql"), &params)
-            .await?;
+        let rows = self.db.query(Lane::Work, deadline::CLAIM, include_str!("next_due.sql"), &params).await?;
         let until = |column| -> Result<Option<Duration>, DbError> {
             let seconds: Option<f64> = rows[0].try_get(column)?;
             // Infinity is a date, and never.
@@ -127,10 +116,7 @@ impl Queue {
                 .filter(|seconds| *seconds < f64::INFINITY)
                 .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
         };
-        Ok(NextDue {
-            ordinary: until("ordinary")?,
-            suspect: until("suspect")?,
-        })
+        Ok(NextDue { ordinary: until("ordinary")?, suspect: until("suspect")? })
     }
 
     async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {
@@ -149,10 +135,7 @@ impl Queue {
                 task.scheduled_for <= statement_timestamp()
             from agent_tasks task left join task_types kind on kind.task_type = task.task_type
             where task.id = $1";
-        let rows = self
-            .db
-            .query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)])
-            .await?;
+        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
         let Some(row) = rows.first() else {
             return Ok(NotClaimed::NotPending);
         };

@@ -7,11 +7,8 @@ use super::ending::{Ending, Verdict};
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
-const END: &str = concat!(
-    include_str!("end_update.sql"),
-    include_str!("log.sql"),
-    include_str!("end_verdict.sql")
-);
+const END: &str =
+    concat!(include_str!("end_update.sql"), include_str!("log.sql"), include_str!("end_verdict.sql"));
 const END_WITHOUT_LOG: &str = concat!(include_str!("end_update.sql"), include_str!("end_verdict.sql"));
 
 impl Queue {
@@ -39,13 +36,15 @@ impl Queue {
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => error,
         };
+        if error.is_refusal() && endings.len() > 1 {
+            match self.end_unlogged(endings, &error).await {
+                Err(again) if !again.is_transient() => {}
+                result => return result,
+            }
+        }
         match endings {
             [] => Ok(Vec::new()),
-            _ if error.is_refusal() => self.end_unlogged(endings, &error).await,
-            [ending] => self
-                .end_stubborn(ending, &error)
-                .await
-                .map(|verdict| vec![verdict]),
+            [ending] => self.end_stubborn(ending, &error).await.map(|verdict| vec![verdict]),
             _ => {
                 let (left, right) = endings.split_at(endings.len() / 2);
                 let mut verdicts = Box::pin(self.end_sorted(left)).await?;
@@ -88,18 +87,14 @@ impl Queue {
         let ids: Vec<Uuid> = endings.iter().map(|ending| ending.lease.id).collect();
         let tokens: Vec<Uuid> = endings.iter().map(|ending| ending.lease.token).collect();
         let verbs: Vec<&str> = endings.iter().map(|ending| ending.verb.name()).collect();
-        let delays: Vec<Option<f64>> = endings
-            .iter()
-            .map(|ending| ending.delay.map(|delay| delay.as_secs_f64()))
-            .collect();
+        let delays: Vec<Option<f64>> =
+            endings.iter().map(|ending| ending.delay.map(|delay| delay.as_secs_f64())).collect();
         let results = column(|ending| ending.result.clone());
         let errors = column(|ending| ending.error.clone());
         let latencies: Vec<Option<i32>> = endings
             .iter()
             .map(|ending| {
-                ending
-                    .latency
-                    .map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX))
+                ending.latency.map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX))
             })
             .collect();
         let oversizes: Vec<Option<i64>> = endings.iter().map(|ending| ending.oversize).collect();
@@ -117,9 +112,7 @@ impl Queue {
         ];
         let params: &[Param<'_>] = &columns;
         let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;
-        rows.iter()
-            .map(|row| Ok(verdict(row.try_get("verdict")?)))
-            .collect()
+        rows.iter().map(|row| Ok(verdict(row.try_get("verdict")?))).collect()
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Verdict {
     Already,
     /// Somebody else owns the task now. Nothing was written, and nothing more may be, for this attempt.
     Stale,
+    /// The database refuses it in every form. Nothing was written; the lease is left to expire.
+    Refused,
 }
 
 /// What a language model or another paid service cost an attempt.
@@ -90,45 +92,27 @@ impl Ending {
     /// Done, with the handler's data.
     #[must_use]
     pub fn complete(lease: Lease, data: Value) -> Self {
-        let data = if data.is_null() {
-            json!({ "success": true })
-        } else {
-            data
-        };
-        Self {
-            result: Some(storable_json(data)),
-            ..Self::of(lease, Verb::Complete)
-        }
+        let data = if data.is_null() { json!({ "success": true }) } else { data };
+        Self { result: Some(storable_json(data)), ..Self::of(lease, Verb::Complete) }
     }
 
     /// Failed; another attempt after `delay`, which spends a retry.
     #[must_use]
     pub fn retry(lease: Lease, error: &str, delay: Duration) -> Self {
-        Self {
-            error: Some(storable_text(error)),
-            delay: Some(delay),
-            ..Self::of(lease, Verb::Retry)
-        }
+        Self { error: Some(storable_text(error)), delay: Some(delay), ..Self::of(lease, Verb::Retry) }
     }
 
     /// Failed for good.
     #[must_use]
     pub fn fail(lease: Lease, error: &str) -> Self {
-        Self {
-            error: Some(storable_text(error)),
-            ..Self::of(lease, Verb::Fail)
-        }
+        Self { error: Some(storable_text(error)), ..Self::of(lease, Verb::Fail) }
     }
 
     /// Another attempt after `delay`, which spends nothing.
     #[must_use]
     pub fn snooze(lease: Lease, delay: Duration, reason: &str) -> Self {
         let note = json!({ "reason": storable_text(reason), "delaySeconds": delay.as_secs_f64() });
-        Self {
-            delay: Some(delay),
-            result: Some(note.to_string()),
-            ..Self::of(lease, Verb::Snooze)
-        }
+        Self { delay: Some(delay), result: Some(note.to_string()), ..Self::of(lease, Verb::Snooze) }
     }
 
     /// Given back unfinished; anybody may claim it at once.
@@ -141,10 +125,7 @@ impl Ending {
     #[must_use]
     pub fn cancel(lease: Lease, reason: &str) -> Self {
         let note = json!({ "reason": storable_text(reason) });
-        Self {
-            result: Some(note.to_string()),
-            ..Self::of(lease, Verb::Cancel)
-        }
+        Self { result: Some(note.to_string()), ..Self::of(lease, Verb::Cancel) }
     }
 
     /// With the handler's run time, for the log.
@@ -185,10 +166,7 @@ impl Ending {
         let note = json!({ "note": storable_text(&format!("the result could not be stored: {reason}")) });
         Self {
             result: self.result.is_some().then(|| note.to_string()),
-            error: self
-                .error
-                .is_some()
-                .then(|| "the error could not be stored".to_owned()),
+            error: self.error.is_some().then(|| "the error could not be stored".to_owned()),
             oversize: Some(self.oversize.unwrap_or(0)),
             usage: None,
             ..self.clone()

@@ -108,36 +108,21 @@ impl NewTask {
             }
         }
         if !matches!(self.priority.as_str(), "urgent" | "high" | "medium" | "low") {
-            return invalid(
-                "priority",
-                format!("{:?} is none of urgent, high, medium, low", self.priority),
-            );
+            return invalid("priority", format!("{:?} is none of urgent, high, medium, low", self.priority));
         }
-        if self
-            .max_retries
-            .is_some_and(|retries| !(0..=30).contains(&retries))
-        {
+        if self.max_retries.is_some_and(|retries| !(0..=30).contains(&retries)) {
             return invalid("max_retries", "must be from 0 to 30".into());
         }
-        if self
-            .timeout_seconds
-            .is_some_and(|seconds| !(1..=604_800).contains(&seconds))
-        {
+        if self.timeout_seconds.is_some_and(|seconds| !(1..=604_800).contains(&seconds)) {
             return invalid("timeout_seconds", "must be from 1 to 604800".into());
         }
-        let ahead = self
-            .scheduled_for
-            .and_then(|at| (at - Utc::now()).to_std().ok())
-            .unwrap_or_default();
+        let ahead = self.scheduled_for.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or_default();
         if ahead.max(self.delay) > FARTHEST {
             return invalid("scheduled_for", "is more than five years ahead".into());
         }
         let context = self.context.to_string();
         if context.contains("\\u0000") {
-            return invalid(
-                "context_json",
-                "holds the character U+0000, which jsonb cannot store".into(),
-            );
+            return invalid("context_json", "holds the character U+0000, which jsonb cannot store".into());
         }
         if context.len() > MAX_CONTEXT {
             return invalid(
@@ -196,14 +181,7 @@ impl Queue {
                 ],
             )
             .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Enqueued {
-                    id: row.try_get(0)?,
-                    existed: row.try_get(1)?,
-                })
-            })
-            .collect()
+        rows.iter().map(|row| Ok(Enqueued { id: row.try_get(0)?, existed: row.try_get(1)? })).collect()
     }
 
     /// Adds one task.
@@ -223,10 +201,7 @@ fn check_batch(tasks: &[NewTask]) -> Result<(), Invalid> {
     for task in tasks {
         task.check()?;
         if task.unique_key.as_ref().is_some_and(|key| !keys.insert(key)) {
-            return Err(Invalid {
-                field: "unique_key",
-                reason: "appears twice in one call".into(),
-            });
+            return Err(Invalid { field: "unique_key", reason: "appears twice in one call".into() });
         }
     }
     Ok(())

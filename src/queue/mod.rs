@@ -100,18 +100,9 @@ impl Queue {
             lease: config.lease,
             timeout: config.task_timeout,
             adopt_window: config.adopt_window,
-            retry: RetryRule {
-                max_retries: config.max_retries,
-                base: config.retry_base,
-            },
+            retry: RetryRule { max_retries: config.max_retries, base: config.retry_base },
         };
-        Self {
-            db,
-            worker: worker.into(),
-            rules,
-            metrics,
-            log_refused: Arc::default(),
-        }
+        Self { db, worker: worker.into(), rules, metrics, log_refused: Arc::default() }
     }
 
     /// The connections the queue uses.

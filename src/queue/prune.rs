@@ -53,14 +53,7 @@ impl Queue {
     async fn prune(&self, sql: &str, age: Duration) -> Result<Pruned, DbError> {
         let seconds = age.as_secs_f64();
         let params = [(&seconds as _, Type::FLOAT8), (&BATCH as _, Type::INT8)];
-        let rows = self
-            .db
-            .query(Lane::Shared, deadline::REQUEST, sql, &params)
-            .await?
-            .len();
-        Ok(Pruned {
-            rows,
-            more: rows as i64 == BATCH,
-        })
+        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?.len();
+        Ok(Pruned { rows, more: rows as i64 == BATCH })
     }
 }

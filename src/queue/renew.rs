@@ -15,10 +15,8 @@ const RELEASE_UNKNOWN: &str = concat!(
     include_str!("log.sql"),
     "select count(*) as released from released"
 );
-const RELEASE_UNKNOWN_WITHOUT_LOG: &str = concat!(
-    include_str!("release_unknown_update.sql"),
-    "select count(*) as released from released"
-);
+const RELEASE_UNKNOWN_WITHOUT_LOG: &str =
+    concat!(include_str!("release_unknown_update.sql"), "select count(*) as released from released");
 
 /// The leases that are alive, by token; a lease that is missing is lost.
 #[derive(Debug, Default)]
@@ -40,11 +38,7 @@ impl Queue {
                 Lane::Renewal,
                 self.renewal_deadline(),
                 include_str!("renew.sql"),
-                &[
-                    (&ids, Type::UUID_ARRAY),
-                    (&tokens, Type::UUID_ARRAY),
-                    (&seconds, Type::FLOAT8),
-                ],
+                &[(&ids, Type::UUID_ARRAY), (&tokens, Type::UUID_ARRAY), (&seconds, Type::FLOAT8)],
             )
             .await?;
         let mut renewed = Renewed::default();
@@ -57,10 +51,7 @@ impl Queue {
     /// The database's clock as text, for [`Queue::release_unknown`]: no process compares it with its own.
     pub async fn database_time(&self) -> Result<String, DbError> {
         let sql = "select clock_timestamp()::text";
-        let rows = self
-            .db
-            .query(Lane::Renewal, self.renewal_deadline(), sql, &[])
-            .await?;
+        let rows = self.db.query(Lane::Renewal, self.renewal_deadline(), sql, &[]).await?;
         Ok(rows[0].try_get(0)?)
     }
 
@@ -68,22 +59,13 @@ impl Queue {
     /// down after `database_time` came in; `release_unknown_update.sql` tells why.
     pub async fn release_unknown(&self, database_time: &str, known: &[Uuid]) -> Result<u64, DbError> {
         let worker: &str = &self.worker;
-        let params = [
-            (&worker as _, Type::TEXT),
-            (&known as _, Type::UUID_ARRAY),
-            (&database_time as _, Type::TEXT),
-        ];
+        let params =
+            [(&worker as _, Type::TEXT), (&known as _, Type::UUID_ARRAY), (&database_time as _, Type::TEXT)];
         let deadline = self.renewal_deadline();
-        let rows = match self
-            .db
-            .query(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params)
-            .await
-        {
+        let rows = match self.db.query(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await {
             Err(error) if !error.is_transient() => {
-                let rows = self
-                    .db
-                    .query(Lane::Renewal, deadline, RELEASE_UNKNOWN_WITHOUT_LOG, &params)
-                    .await?;
+                let rows =
+                    self.db.query(Lane::Renewal, deadline, RELEASE_UNKNOWN_WITHOUT_LOG, &params).await?;
                 self.log_lost(rows.len(), &error);
                 rows
             }

@@ -7,15 +7,10 @@ use tokio_postgres::types::Type;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane};
 
-const RESCUE: &str = concat!(
-    include_str!("rescue_update.sql"),
-    include_str!("log.sql"),
-    include_str!("rescue_answer.sql")
-);
-const RESCUE_WITHOUT_LOG: &str = concat!(
-    include_str!("rescue_update.sql"),
-    include_str!("rescue_answer.sql")
-);
+const RESCUE: &str =
+    concat!(include_str!("rescue_update.sql"), include_str!("log.sql"), include_str!("rescue_answer.sql"));
+const RESCUE_WITHOUT_LOG: &str =
+    concat!(include_str!("rescue_update.sql"), include_str!("rescue_answer.sql"));
 /// At once: a storm of expired leases, after the database's clock was set forward say, is worked off in steps.
 const LIMIT: i64 = 200;
 
@@ -37,20 +32,10 @@ impl Queue {
     pub async fn rescue(&self) -> Result<Rescued, DbError> {
         let timeout = self.rules.timeout.as_secs_f64();
         let window = self.rules.adopt_window.as_secs_f64();
-        let params = [
-            (&timeout as _, Type::FLOAT8),
-            (&window as _, Type::FLOAT8),
-            (&LIMIT as _, Type::INT8),
-        ];
-        let (rows, refused) = match self
-            .db
-            .query(Lane::Shared, deadline::REQUEST, RESCUE, &params)
-            .await
-        {
+        let params = [(&timeout as _, Type::FLOAT8), (&window as _, Type::FLOAT8), (&LIMIT as _, Type::INT8)];
+        let (rows, refused) = match self.db.query(Lane::Shared, deadline::REQUEST, RESCUE, &params).await {
             Err(error) if !error.is_transient() => (
-                self.db
-                    .query(Lane::Shared, deadline::REQUEST, RESCUE_WITHOUT_LOG, &params)
-                    .await?,
+                self.db.query(Lane::Shared, deadline::REQUEST, RESCUE_WITHOUT_LOG, &params).await?,
                 Some(error),
             ),
             result => (result?, None),

@@ -39,33 +39,21 @@ mod tests {
 
     #[test]
     fn a_failing_task_is_retried_after_one_two_and_four_minutes_and_then_given_up() {
-        let rule = RetryRule {
-            max_retries: 3,
-            base: Duration::from_mins(1),
-        };
+        let rule = RetryRule { max_retries: 3, base: Duration::from_mins(1) };
         let decisions: Vec<Retry> = (0..5).map(|failures| retry_or_fail(rule, failures)).collect();
         let minutes = |minutes| Retry::After(Duration::from_mins(minutes));
-        assert_eq!(
-            decisions,
-            [minutes(1), minutes(2), minutes(4), Retry::Never, Retry::Never]
-        );
+        assert_eq!(decisions, [minutes(1), minutes(2), minutes(4), Retry::Never, Retry::Never]);
     }
 
     #[test]
     fn no_retries_means_one_attempt() {
-        let rule = RetryRule {
-            max_retries: 0,
-            base: Duration::from_mins(1),
-        };
+        let rule = RetryRule { max_retries: 0, base: Duration::from_mins(1) };
         assert_eq!(retry_or_fail(rule, 0), Retry::Never);
     }
 
     #[test]
     fn a_wait_is_never_longer_than_a_year() {
-        let rule = RetryRule {
-            max_retries: u32::MAX,
-            base: Duration::from_hours(24),
-        };
+        let rule = RetryRule { max_retries: u32::MAX, base: Duration::from_hours(24) };
         assert_eq!(retry_or_fail(rule, 4_000), Retry::After(LONGEST));
     }
 }

@@ -92,10 +92,7 @@ impl Claimed {
             let number = column_of::<Option<i32>>(row, column).ok().flatten()?;
             u32::try_from(number).ok()
         };
-        let lease = Lease {
-            id: row.try_get("id")?,
-            token: row.try_get("lease_token")?,
-        };
+        let lease = Lease { id: row.try_get("id")?, token: row.try_get("lease_token")? };
         let attempt = row.try_get("attempt")?;
         let task_type: String = row.try_get("task_type")?;
         let retry_count = get_positive("retry_count").unwrap_or(0);
@@ -134,10 +131,8 @@ fn decode_task(
         task_type,
         attempt,
         retry_count,
-        context: serde_json::from_str(context).map_err(|error| Undecodable {
-            column: "context_json",
-            reason: error.to_string(),
-        })?,
+        context: serde_json::from_str(context)
+            .map_err(|error| Undecodable { column: "context_json", reason: error.to_string() })?,
         agent_type: column_of::<Option<String>>(row, "agent_type")?.unwrap_or_default(),
         user_id: column_of(row, "user_id")?,
         context_id: column_of(row, "context_id")?,
@@ -150,8 +145,5 @@ fn decode_task(
 }
 
 fn column_of<T: FromSqlOwned>(row: &Row, column: &'static str) -> Result<T, Undecodable> {
-    row.try_get(column).map_err(|error| Undecodable {
-        column,
-        reason: crate::telemetry::chain(&error),
-    })
+    row.try_get(column).map_err(|error| Undecodable { column, reason: crate::telemetry::chain(&error) })
 }

@@ -61,9 +61,7 @@ impl Queue {
             )
             select case when not paused then pg_notify('agent_tasks', '')::text end from kind";
         let params = [(&task_type as _, Type::TEXT), (&paused as _, Type::BOOL)];
-        self.db
-            .query(Lane::Shared, deadline::REQUEST, sql, &params)
-            .await?;
+        self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?;
         Ok(())
     }
 }

@@ -11,9 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// From a task's due time to the start of its handler, and the run time of a handler, in seconds.
-const SECONDS: [f64; 16] = [
-    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-];
+const SECONDS: [f64; 16] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Which task type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -128,63 +127,26 @@ impl Metrics {
             Unit::Seconds,
             self.due_to_start.clone(),
         );
-        registry.register_with_unit(
-            "run_time",
-            "Run time of handlers",
-            Unit::Seconds,
-            self.run_time.clone(),
-        );
-        registry.register(
-            "leases_lost",
-            "Attempts that outlived their lease",
-            self.leases_lost.clone(),
-        );
-        registry.register(
-            "stale_endings",
-            "Endings refused as stale",
-            self.stale_endings.clone(),
-        );
-        registry.register(
-            "rescues",
-            "Tasks taken back from dead processes",
-            self.rescues.clone(),
-        );
-        registry.register(
-            "poisoned",
-            "Tasks given up after three crashes",
-            self.poisoned.clone(),
-        );
-        registry.register(
-            "log_rows_lost",
-            "Rows refused by agent_actions_log",
-            self.log_rows_lost.clone(),
-        );
+        registry.register_with_unit("run_time", "Run time of handlers", Unit::Seconds, self.run_time.clone());
+        registry.register("leases_lost", "Attempts that outlived their lease", self.leases_lost.clone());
+        registry.register("stale_endings", "Endings refused as stale", self.stale_endings.clone());
+        registry.register("rescues", "Tasks taken back from dead processes", self.rescues.clone());
+        registry.register("poisoned", "Tasks given up after three crashes", self.poisoned.clone());
+        registry.register("log_rows_lost", "Rows refused by agent_actions_log", self.log_rows_lost.clone());
     }
 
     fn register_state(&mut self) {
         let registry = &mut self.registry;
         registry.register("running", "Handlers running now", self.running.clone());
-        registry.register(
-            "depth",
-            "Unfinished tasks by type and status, capped",
-            self.depth.clone(),
-        );
+        registry.register("depth", "Unfinished tasks by type and status, capped", self.depth.clone());
         registry.register_with_unit(
             "oldest_age",
             "Age of the oldest due or running task by type and status",
             Unit::Seconds,
             self.oldest_age.clone(),
         );
-        registry.register(
-            "connections",
-            "Open database connections",
-            self.connections.clone(),
-        );
-        registry.register(
-            "connections_busy",
-            "Database connections in use",
-            self.connections_busy.clone(),
-        );
+        registry.register("connections", "Open database connections", self.connections.clone());
+        registry.register("connections_busy", "Database connections in use", self.connections_busy.clone());
     }
 
     /// All metrics in the `OpenMetrics` text format.

@@ -11,23 +11,21 @@ use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 use crate::config::{LogConfig, LogFormat, cloud_run_revision};
 
-/// Sends log lines to standard output, as JSON for Google Cloud Logging or for people, panics included.
+/// Sends log lines to standard error, as JSON for Google Cloud Logging or for people, panics included.
 ///
 /// A second call in one process changes nothing.
 pub fn init(config: &LogConfig) {
     let json = match config.format {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
-        LogFormat::Auto => cloud_run_revision().is_some() || !std::io::stdout().is_terminal(),
+        LogFormat::Auto => cloud_run_revision().is_some() || !std::io::stderr().is_terminal(),
     };
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
     let registry = Registry::default().with(filter);
     let initialised = if json {
-        registry.with(tracing_stackdriver::layer()).try_init()
+        registry.with(tracing_stackdriver::layer().with_writer(std::io::stderr)).try_init()
     } else {
-        registry
-            .with(fmt::layer().compact().with_target(false))
-            .try_init()
+        registry.with(fmt::layer().compact().with_target(false).with_writer(std::io::stderr)).try_init()
     };
     if initialised.is_ok() {
         std::panic::set_hook(Box::new(log_panic));

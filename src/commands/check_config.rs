@@ -1,0 +1,58 @@
+//! `check-config`: what the environment means, before anything is started.
+
+use serde_json::json;
+
+use super::output::Output;
+use crate::config::{Config, PollMode};
+use crate::db::{Database, Target};
+
+/// Revisions overlap during every rollout: for a moment there are twice as many instances.
+const OVERLAP: usize = 2;
+
+pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
+    use secrecy::ExposeSecret;
+    let config = Config::from_env()?;
+    let database = Database::new(&config.database)?;
+    let listen: Target = match &config.database.listen_url {
+        Some(url) => url.expose_secret().parse()?,
+        None => database.target().clone(),
+    };
+    let listens = listen.can_listen() && config.worker.poll_mode == PollMode::Background;
+    let connections = config.database.pool_size + usize::from(listens);
+    let worker = &config.worker;
+    let value = json!({
+        "database": database.target().describe(),
+        "transactionPooler": database.target().transaction_pooler,
+        "listen": listens.then(|| listen.describe()),
+        "connectionsPerInstance": connections,
+        "connectionsForThreeInstances": connections * 3 * OVERLAP,
+        "concurrency": worker.concurrency,
+        "leaseSeconds": worker.lease.as_secs(),
+        "keys": config.http.keys.len(),
+    });
+    let wake_up = match (worker.poll_mode, listens) {
+        (PollMode::Request, _) => "only inside requests (POLL_MODE=request)".to_owned(),
+        (_, true) => format!("at once, by LISTEN on {}", listen.describe()),
+        (_, false) => {
+            format!("by polling every {} ms: set LISTEN_DATABASE_URL", worker.polling_interval.as_millis())
+        }
+    };
+    let doors = match config.http.keys.len() {
+        0 => "closed: set API_KEYS or SUPABASE_SERVICE_KEY".to_owned(),
+        keys => format!("{keys} keys"),
+    };
+    let text = format!(
+        "configuration is valid\n\
+         database     {}\n\
+         new tasks    {wake_up}\n\
+         connections  {connections} per instance; budget = {connections} x instances x {OVERLAP} (revisions overlap), \
+         so {} for 3 instances\n\
+         concurrency  {} tasks per instance\n\
+         API          {doors}",
+        database.target().describe(),
+        connections * 3 * OVERLAP,
+        worker.concurrency,
+    );
+    output.answer(&value, text);
+    Ok(0)
+}

@@ -1,0 +1,19 @@
+//! `healthcheck`: asks the process on `PORT`, for containers without a shell or curl.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::output::Output;
+use crate::config::env_vars;
+
+pub(super) async fn run(output: &Output) -> anyhow::Result<i32> {
+    let port = env_vars().remove("PORT").filter(|port| !port.is_empty()).unwrap_or_else(|| "8080".to_owned());
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
+    let response = client.get(format!("http://127.0.0.1:{port}/health")).send().await?;
+    let healthy = response.status().is_success();
+    let body: Value = response.json().await?;
+    let status = body["status"].as_str().unwrap_or("unknown").to_owned();
+    output.answer(&body, status);
+    Ok(i32::from(!healthy))
+}

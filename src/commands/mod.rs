@@ -1,0 +1,133 @@
+//! The command line: one file a subcommand.
+
+mod cancel;
+mod check_config;
+pub mod dev;
+mod enqueue;
+mod healthcheck;
+mod list;
+mod migrate;
+mod once;
+mod output;
+mod pause;
+mod retry;
+mod selection;
+mod serve;
+mod show;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, instance_name};
+use crate::db::Database;
+use crate::handlers;
+use crate::queue::Queue;
+use crate::telemetry::metrics::Metrics;
+use output::Output;
+
+/// Bad configuration: `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+/// A durable task queue on one Postgres table.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    /// Print JSON, one object.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API and work on tasks (the default).
+    Serve,
+    /// Work on tasks; answer health probes and nothing else.
+    Worker,
+    /// Work off what is due, then exit.
+    Once,
+    /// Try it: a private Postgres, demo tasks, the API on 127.0.0.1:8080.
+    Dev(dev::Args),
+    /// Bring the database up to date.
+    Migrate(migrate::Args),
+    /// Check the environment and print what it means.
+    CheckConfig,
+    /// Ask a running process how it is, for container health checks.
+    Healthcheck,
+    /// Add a task.
+    Enqueue(enqueue::Args),
+    /// List tasks, newest first.
+    List(list::Args),
+    /// Show one task and what happened to it.
+    Show(show::Args),
+    /// Give ended tasks a new life.
+    Retry(retry::Args),
+    /// Cancel tasks, waiting or running.
+    Cancel(cancel::Args),
+    /// Stop claims of a task type.
+    Pause(pause::Args),
+    /// Allow claims of a task type again.
+    Resume(pause::Args),
+}
+
+/// Runs the command named on the command line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // At least two threads: a handler that blocks one must not stop the timers that would tell.
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        // Not by returning: a thread that will not stop would keep the runtime, and so the process.
+        Ok(code) => std::process::exit(code),
+        Err(error) => match error.downcast_ref::<ConfigError>() {
+            Some(problems) => {
+                output::complain(problems);
+                ExitCode::from(EXIT_CONFIG)
+            }
+            None => {
+                output::complain(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
+    let output = Output::new(cli.json);
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(crate::app::Doors::All).await,
+        Command::Worker => serve::run(crate::app::Doors::Probes).await,
+        Command::Once => once::run(&output).await,
+        Command::Dev(args) => dev::run(args).await,
+        Command::Migrate(args) => migrate::run(args, &output).await,
+        Command::CheckConfig => check_config::run(&output),
+        Command::Healthcheck => healthcheck::run(&output).await,
+        Command::Enqueue(args) => enqueue::run(args, &queue()?, &output).await,
+        Command::List(args) => list::run(args, &queue()?, &output).await,
+        Command::Show(args) => show::run(args, &queue()?, &output).await,
+        Command::Retry(args) => retry::run(args, &queue()?, &output).await,
+        Command::Cancel(args) => cancel::run(args, &queue()?, &output).await,
+        Command::Pause(args) => pause::run(args, true, &queue()?, &output).await,
+        Command::Resume(args) => pause::run(args, false, &queue()?, &output).await,
+    }
+}
+
+/// The queue of the configured database, for commands that change or read it and run nothing.
+fn queue() -> anyhow::Result<Queue> {
+    let config = Config::from_env()?;
+    let database = Database::new(&config.database)?;
+    Ok(Queue::new(database, instance_name(), &config.worker, Arc::new(Metrics::new())))
+}
+
+/// The handlers of this binary.
+fn registry() -> crate::handler::Registry {
+    handlers::all()
+}

@@ -1,0 +1,73 @@
+//! The doors: one router for all faces, who may call what, and how errors look.
+
+pub mod auth;
+mod error;
+mod extract;
+mod metrics;
+mod processor;
+mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::HttpConfig;
+use crate::worker::WorkerHandle;
+use auth::Doorkeeper;
+use error::panicked;
+
+pub use server::Server;
+
+/// The largest body that is read, in bytes.
+const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// What request handlers share.
+#[derive(Clone)]
+struct State {
+    worker: WorkerHandle,
+    database_check: processor::DatabaseCheck,
+    depth: metrics::DepthCache,
+}
+
+/// All routes. Which of them needs what is said in [`auth`].
+#[must_use]
+pub fn router(worker: WorkerHandle, config: &HttpConfig) -> Router {
+    let doorkeeper = Arc::new(Doorkeeper::new(config));
+    Router::new()
+        .merge(health())
+        .merge(processor())
+        .route("/metrics", get(metrics::show))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .fallback(error::not_found)
+        .layer(from_fn_with_state(doorkeeper, auth::check))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(State { worker, database_check: Default::default(), depth: Default::default() })
+}
+
+/// The routes of a process that only works: probes.
+#[must_use]
+pub fn worker_router(worker: WorkerHandle) -> Router {
+    health().fallback(error::not_found).layer(CatchPanicLayer::custom(panicked)).with_state(State {
+        worker,
+        database_check: Default::default(),
+        depth: Default::default(),
+    })
+}
+
+fn health() -> Router<State> {
+    Router::new()
+        .route("/health", get(processor::health))
+        .route("/health/live", get(processor::live))
+        .route("/health/ready", get(processor::ready))
+}
+
+fn processor() -> Router<State> {
+    Router::new()
+        .route("/process-task", post(processor::process_task))
+        .route("/trigger-poll", post(processor::trigger_poll))
+}

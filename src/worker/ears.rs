@@ -1,0 +1,26 @@
+//! Turns what the listening connection hears into wake-ups and cancellations.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::engine::Engine;
+use crate::db::Heard;
+use crate::queue::CANCEL_CHANNEL;
+
+/// Runs until the listener is gone.
+pub(super) async fn run(engine: Arc<Engine>, mut heard: mpsc::Receiver<Heard>) {
+    while let Some(heard) = heard.recv().await {
+        match heard {
+            Heard::Notice { channel, payload } if channel == CANCEL_CHANNEL => {
+                if let Ok(task) = Uuid::parse_str(&payload) {
+                    engine.leases.cancel(task);
+                }
+            }
+            // A new task; or the connection is back, and anything may have happened meanwhile.
+            Heard::Notice { .. } if engine.config.poll_strict => {}
+            Heard::Notice { .. } | Heard::Connected => engine.wake.notify_one(),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Ends attempts in batches: the first at once, and while the database is busy with one batch the next one grows.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+use crate::queue::{Ending, Queue, Verdict};
+
+/// Endings of one statement: beyond this a batch gains nothing.
+const MAX_BATCH: usize = 1_000;
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+type Request = (Ending, oneshot::Sender<Verdict>);
+
+/// Where attempts hand in their endings.
+#[derive(Clone)]
+pub(super) struct Finisher(mpsc::UnboundedSender<Request>);
+
+impl Finisher {
+    /// Starts on the current runtime; it ends when the last clone is gone.
+    pub(super) fn start(queue: Queue) -> Self {
+        // Unbounded, and bounded all the same: an attempt has one ending and waits for its verdict.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(run(queue, receiver));
+        Self(sender)
+    }
+
+    /// Writes the ending down and waits for the verdict, for as long as it takes: an outcome is never given up.
+    pub(super) async fn end(&self, ending: Ending) -> Verdict {
+        let (sender, receiver) = oneshot::channel();
+        if self.0.send((ending, sender)).is_err() {
+            return Verdict::Refused;
+        }
+        receiver.await.unwrap_or(Verdict::Refused)
+    }
+}
+
+async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
+    let mut batch = Vec::new();
+    while requests.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let (endings, replies): (Vec<Ending>, Vec<oneshot::Sender<Verdict>>) = batch.drain(..).unzip();
+        let verdicts = end_at_last(&queue, &endings).await;
+        for (reply, verdict) in replies.into_iter().zip(verdicts) {
+            // Whoever asked may be gone; the ending stands all the same.
+            let _ = reply.send(verdict);
+        }
+    }
+}
+
+/// Repeats the statement until the database answers. A token that ended its attempt in a try whose reply was lost is
+/// recognised: the verdict is then `Already`.
+async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Verdict> {
+    let mut wait = BACKOFF.0;
+    loop {
+        match queue.end(endings).await {
+            Ok(verdicts) => return verdicts,
+            Err(error) => {
+                tracing::warn!(endings = endings.len(), %error, "endings wait for the database");
+                sleep(wait).await;
+                wait = (wait * 2).min(BACKOFF.1);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Housekeeping that every instance does and none leads: rescue, and pruning where it was asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::engine::Engine;
+use crate::db::DbError;
+use crate::queue::Pruned;
+
+const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// Between two batches, so that pruning never competes with the queue.
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks for expired leases until the work is over.
+pub(super) async fn run(engine: Arc<Engine>) {
+    let mut prune_at = Instant::now();
+    loop {
+        let wait = rescue(&engine).await;
+        if Instant::now() >= prune_at {
+            prune(&engine).await;
+            prune_at = Instant::now() + PRUNE_EVERY;
+        }
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = engine.over.cancelled() => return,
+        }
+    }
+}
+
+/// One look. Answers how long the next one can wait.
+pub(super) async fn rescue(engine: &Engine) -> Duration {
+    let lease = engine.queue.lease();
+    let tick = (lease / 3).min(Duration::from_secs(10));
+    // A database that was away is not a crash: its workers get the time of a lease to renew first.
+    let unbroken = engine.queue.database().unbroken_for().unwrap_or_default();
+    if unbroken < lease {
+        return (lease - unbroken).min(tick);
+    }
+    match engine.queue.rescue().await {
+        Ok(rescued) => {
+            if rescued.tasks > 0 {
+                tracing::warn!(
+                    tasks = rescued.tasks,
+                    poisoned = rescued.poisoned,
+                    "took back tasks of dead processes"
+                );
+            }
+            if rescued.due {
+                engine.wake.notify_one();
+                if let Err(error) = engine.queue.announce().await {
+                    tracing::debug!(%error, "others will find the rescued tasks at their next poll");
+                }
+            }
+            rescued.next_expiry.map_or(tick, |expiry| tick.min(expiry + Duration::from_millis(50)))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for tasks of dead processes");
+            tick
+        }
+    }
+}
+
+async fn prune(engine: &Engine) {
+    if let Some(age) = engine.retention.tasks {
+        prune_all("tasks", || engine.queue.prune_tasks(age)).await;
+    }
+    if let Some(age) = engine.retention.log {
+        prune_all("log rows", || engine.queue.prune_log(age)).await;
+    }
+}
+
+async fn prune_all<F>(what: &str, mut step: impl FnMut() -> F)
+where
+    F: Future<Output = Result<Pruned, DbError>>,
+{
+    let mut rows = 0;
+    loop {
+        match step().await {
+            Ok(pruned) => {
+                rows += pruned.rows;
+                if !pruned.more {
+                    break;
+                }
+                sleep(PRUNE_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot delete old {what}");
+                break;
+            }
+        }
+    }
+    if rows > 0 {
+        tracing::info!(rows, "deleted old {what}");
+    }
+}

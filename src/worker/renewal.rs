@@ -1,0 +1,93 @@
+//! Keeps leases alive, from a thread of its own with a connection of its own: no handler can starve it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::engine::Engine;
+use super::leases::Leases;
+use crate::db::DbError;
+
+/// A claim whose reply was lost is settled this long after: see `release_unknown_update.sql`.
+const SETTLE_AFTER: Duration = Duration::from_millis(5_500);
+
+/// Starts the thread. It ends when the engine's work is over.
+pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("renewal".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = run(&engine) => {}
+                () = engine.over.cancelled() => {}
+            }
+        });
+    })
+}
+
+async fn run(engine: &Engine) {
+    let third = engine.queue.lease() / 3;
+    let tick = third.min(Duration::from_secs(1));
+    let mut renew_at = Instant::now() + third;
+    loop {
+        tokio::select! {
+            () = sleep(tick) => {}
+            () = engine.claim_lost.notified() => {}
+        }
+        watch(engine);
+        if Instant::now() < renew_at && !settle_due(&engine.leases) {
+            continue;
+        }
+        match renew(engine).await {
+            Ok(()) => renew_at = Instant::now() + third,
+            // At the next tick again: what counts is the time left of the leases.
+            Err(error) => tracing::warn!(%error, held = engine.leases.len(), "cannot renew leases"),
+        }
+    }
+}
+
+/// Nothing held and nothing lost: the database is not bothered.
+async fn renew(engine: &Engine) -> Result<(), DbError> {
+    let lease = engine.queue.lease();
+    let sent = Instant::now();
+    // A lease with more than two thirds left can wait: most tasks end before their first renewal.
+    let mut leases = engine.leases.ending_before(sent + lease * 2 / 3);
+    if !leases.is_empty() {
+        let renewed = engine.queue.renew(&mut leases).await?;
+        let lost = engine.leases.renewed(&leases, &renewed, engine.lease_end(sent));
+        if lost > 0 {
+            engine.metrics.leases_lost.inc_by(lost as u64);
+            tracing::warn!(lost, "leases were lost to other processes");
+        }
+    }
+    if leases.is_empty() && !settle_due(&engine.leases) {
+        return Ok(());
+    }
+    let lost_at = engine.leases.claim_lost_at();
+    let time = engine.queue.database_time().await?;
+    let known = engine.leases.tokens();
+    let released = engine.queue.release_unknown(&time, &known).await?;
+    if let Some(lost_at) = lost_at.filter(|lost_at| lost_at.elapsed() >= SETTLE_AFTER) {
+        engine.leases.claim_settled(lost_at);
+    }
+    if released > 0 {
+        tracing::warn!(released, "gave back tasks that were claimed without our learning of it");
+        engine.wake.notify_one();
+    }
+    Ok(())
+}
+
+fn settle_due(leases: &Leases) -> bool {
+    leases.claim_lost_at().is_some_and(|lost_at| lost_at.elapsed() >= SETTLE_AFTER)
+}
+
+/// Code that will not stop keeps its slot and its lease for as long as the process lives, so it must not live on.
+fn watch(engine: &Engine) {
+    if !engine.shutdown.has_begun()
+        && let Some(task_id) = engine.leases.stuck()
+    {
+        tracing::error!(%task_id, "a handler blocks its thread and will not stop; this process has to end");
+        engine.shutdown.begin_stuck();
+    }
+}

@@ -1,0 +1,1 @@
+//! The server of `dev` and the tests: kept data stays, everything else goes.

@@ -1,0 +1,5 @@
+//! The integration tests: one binary, one Postgres of its own, one database a test.
+
+mod embedded_postgres;
+mod migrations;
+mod support;

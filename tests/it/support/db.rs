@@ -1,0 +1,126 @@
+//! A database of its own for each test.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use task_processor::config::Config;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio_postgres::types::FromSqlOwned;
+use tokio_postgres::{Client, Row};
+
+use super::eventually;
+use super::server::{self, Server, TEMPLATE, test_variable};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// One database, dropped with this. Its own statements go through one direct connection, which the server knows by the
+/// application name `test`.
+pub(crate) struct TestDb {
+    name: String,
+    server: &'static Server,
+    client: Mutex<Option<Arc<Client>>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl TestDb {
+    /// A migrated database.
+    pub(crate) async fn new() -> Self {
+        Self::copy_of(TEMPLATE).await
+    }
+
+    /// A database without tables.
+    pub(crate) async fn empty() -> Self {
+        Self::copy_of("template0").await
+    }
+
+    async fn copy_of(template: &str) -> Self {
+        let server = Server::get().await;
+        let permit = server.permit().await;
+        let name = format!("t_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let admin = server::connect(&server.postgres.url("postgres")).await;
+        let sql = format!("create database {name} template {template}");
+        admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        Self { name, server, client: Mutex::default(), permit: Some(permit) }
+    }
+
+    /// As the service connects: through the pooler that `TEST_POOLER` names, if it names one.
+    pub(crate) fn url(&self) -> String {
+        match &self.server.pooler {
+            Some(pooler) => pooler.url(&self.name),
+            None => self.direct_url(),
+        }
+    }
+
+    /// Straight to the server.
+    pub(crate) fn direct_url(&self) -> String {
+        self.server.postgres.url(&self.name)
+    }
+
+    /// A configuration for this database, on the loopback address. Retries come after a second, and the poll is so rare
+    /// that only a wake-up explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent.
+    pub(crate) fn config(&self, extra: &[(&str, &str)]) -> Config {
+        let (listen_url, poll) = match test_variable("TEST_LISTEN").as_deref() {
+            Some("off") => (self.direct_url() + "&pgbouncer=true", "200"),
+            _ => (self.direct_url(), "120000"),
+        };
+        let url = self.url();
+        let mut vars = vec![
+            ("DATABASE_URL", url.as_str()),
+            ("LISTEN_DATABASE_URL", &listen_url),
+            ("PORT", "0"),
+            ("POLLING_INTERVAL_MS", poll),
+            ("RETRY_BASE_SECONDS", "1"),
+            ("API_KEYS", "test-key-0123456789abcdef"),
+        ];
+        vars.extend_from_slice(extra);
+        let mut config = Config::from_vars(vars).unwrap_or_else(|error| panic!("{error}"));
+        config.http.host = [127, 0, 0, 1].into();
+        config
+    }
+
+    /// Runs statements that answer nothing.
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// The rows of one statement.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Row> {
+        self.client().await.query_typed(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The first column of the only row.
+    pub(crate) async fn value<T: FromSqlOwned>(&self, sql: &str) -> T {
+        let rows = self.rows(sql).await;
+        assert_eq!(rows.len(), 1, "rows of {sql}");
+        rows[0].try_get(0).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// Waits until the statement answers `true`.
+    pub(crate) async fn eventually(&self, what: &str, sql_returning_bool: &str) {
+        eventually(what, async || self.value(sql_returning_bool).await).await;
+    }
+
+    async fn client(&self) -> Arc<Client> {
+        let mut slot = self.client.lock().await;
+        match slot.as_ref().filter(|client| !client.is_closed()) {
+            Some(client) => client.clone(),
+            None => slot.insert(Arc::new(server::connect(&self.direct_url()).await)).clone(),
+        }
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let (url, permit) = (self.server.postgres.url("postgres"), self.permit.take());
+        let sql = format!("drop database {} with (force)", self.name);
+        // On a thread of its own: the test's runtime may be at its end.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let dropped = server::connect(&url).await.batch_execute(&sql).await;
+                dropped.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            });
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,23 @@
+//! What the tests stand on: a server for the process, a database for each test, and patience with a limit.
+
+mod db;
+mod pooler;
+mod server;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub(crate) use db::TestDb;
+
+/// How long a condition may take to come true before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds. Panics with `what` if that takes more than half a minute.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < PATIENCE, "still not true: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
