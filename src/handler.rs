@@ -120,11 +120,7 @@ impl From<Answer> for Outcome {
 /// unless it refused the values: no attempt would do better with the same ones.
 impl From<DbError> for Outcome {
     fn from(error: DbError) -> Self {
-        if error.is_content() {
-            Self::fail(error)
-        } else {
-            Self::retry(error)
-        }
+        if error.is_content() { Self::fail(error) } else { Self::retry(error) }
     }
 }
 

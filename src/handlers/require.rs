@@ -9,14 +9,12 @@ use crate::services::Services;
 
 /// A text that is there and not empty.
 pub(super) fn text(text: Option<String>, missing: &str) -> Result<String, Outcome> {
-    text.filter(|text| !text.is_empty())
-        .ok_or_else(|| Outcome::fail(missing))
+    text.filter(|text| !text.is_empty()).ok_or_else(|| Outcome::fail(missing))
 }
 
 /// Whom the task is about.
 pub(super) fn user_id(task: &Task) -> Result<Uuid, Outcome> {
-    task.user_id
-        .ok_or_else(|| Outcome::fail("user_id is missing: this task must name a user"))
+    task.user_id.ok_or_else(|| Outcome::fail("user_id is missing: this task must name a user"))
 }
 
 /// The user with this id. One that is not there may only not be there yet.

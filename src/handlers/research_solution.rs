@@ -38,10 +38,8 @@ impl Handler for ResearchSolution {
 
 async fn publish(input: Input, task: &Task, services: &Services) -> Result<Outcome, Outcome> {
     let description = input.description.filter(|text| !text.is_empty());
-    let description = require::text(
-        description.or(input.request_description),
-        "Missing research description in context",
-    )?;
+    let description =
+        require::text(description.or(input.request_description), "Missing research description in context")?;
     let user_id = require::user_id(task)?;
 
     // The customer's event-processor makes a task of every such event, also of those that we publish.
@@ -49,9 +47,7 @@ async fn publish(input: Input, task: &Task, services: &Services) -> Result<Outco
     if let Some(cause) = cause
         && events::is_research_published_by_task(services, cause).await?
     {
-        return Ok(Outcome::complete(
-            json!({ "skipped": true, "reason": "already published" }),
-        ));
+        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "already published" })));
     }
 
     let urgency = input.urgency.filter(|text| !text.is_empty());
@@ -70,7 +66,5 @@ async fn publish(input: Input, task: &Task, services: &Services) -> Result<Outco
         metadata: json!({ "source": "task_processor", "taskType": task.task_type }),
     };
     events::publish(services, &event).await?;
-    Ok(Outcome::complete(
-        json!({ "eventId": event.id, "description": description }),
-    ))
+    Ok(Outcome::complete(json!({ "eventId": event.id, "description": description })))
 }

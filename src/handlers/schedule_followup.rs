@@ -33,9 +33,7 @@ async fn follow_up(input: Input, task: &Task, services: &Services) -> Result<Out
     let user_id = require::user_id(task)?;
     let user = require::user(user_id, services).await?;
     let Some(conversation_id) = conversations::active(services, user_id).await? else {
-        return Ok(Outcome::complete(
-            json!({ "skipped": true, "reason": "No active conversation" }),
-        ));
+        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "No active conversation" })));
     };
 
     let name = user.first_name.as_deref().unwrap_or("there");
@@ -47,7 +45,5 @@ async fn follow_up(input: Input, task: &Task, services: &Services) -> Result<Out
     };
     let role = user.agent_type.as_deref().unwrap_or("concierge");
     messages::send(services, role, &message).await?;
-    Ok(Outcome::complete(
-        json!({ "conversationId": conversation_id, "reason": reason }),
-    ))
+    Ok(Outcome::complete(json!({ "conversationId": conversation_id, "reason": reason })))
 }

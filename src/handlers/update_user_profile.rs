@@ -44,15 +44,10 @@ async fn update(input: Input, task: &Task, services: &Services) -> Result<Outcom
         .map_err(|wanted| Outcome::fail(format!("Field '{field}' must be {wanted}, not {value}")))?;
     let user_id = require::user_id(task)?;
 
-    if !profile::set(services, user_id, column, &cell)
-        .await
-        .map_err(|error| refused(&field, error))?
-    {
+    if !profile::set(services, user_id, column, &cell).await.map_err(|error| refused(&field, error))? {
         return Err(require::user_not_found(user_id));
     }
-    Ok(Outcome::complete(
-        json!({ "field": field, "value": value, "source": input.source }),
-    ))
+    Ok(Outcome::complete(json!({ "field": field, "value": value, "source": input.source })))
 }
 
 /// Only the database knows how long its columns are, and what its constraints and triggers want.

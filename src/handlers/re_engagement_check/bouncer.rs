@@ -35,13 +35,8 @@ pub(super) async fn check(input: Input, task: &Task, services: &Services) -> Res
     let about = (user_id, conversation_id);
     tell_agent(services, task, about, &finding(input, attempt_count)).await?;
     // Only now: the next check takes whatever has come in since its own creation for the user's answer.
-    services
-        .queue()
-        .enqueue_one(next_check(task, attempt_count + 1))
-        .await?;
-    Ok(Outcome::complete(
-        json!({ "attemptCount": attempt_count, "messageSent": true }),
-    ))
+    services.queue().enqueue_one(next_check(task, attempt_count + 1)).await?;
+    Ok(Outcome::complete(json!({ "attemptCount": attempt_count, "messageSent": true })))
 }
 
 /// An earlier run of this very task may have paused the conversation and then been cut off.

@@ -52,11 +52,6 @@ async fn tell_agent(
     (user_id, conversation_id): (Uuid, Uuid),
     finding: &Value,
 ) -> Result<(), DbError> {
-    let message = NewMessage {
-        id: message_id(task),
-        conversation_id,
-        user_id,
-        content: finding.to_string(),
-    };
+    let message = NewMessage { id: message_id(task), conversation_id, user_id, content: finding.to_string() };
     messages::tell_agent(services, &message).await
 }

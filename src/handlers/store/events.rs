@@ -45,8 +45,6 @@ pub(in crate::handlers) async fn is_research_published_by_task(
         select from events
         where id = $1 and event_type = $2
             and (created_by = 'task_processor' or payload ->> 'taskId' is not null)";
-    let rows = services
-        .query(sql, &[(&id, Type::UUID), (&SOLUTION_NEEDED, Type::TEXT)])
-        .await?;
+    let rows = services.query(sql, &[(&id, Type::UUID), (&SOLUTION_NEEDED, Type::TEXT)]).await?;
     Ok(!rows.is_empty())
 }

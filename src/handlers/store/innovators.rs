@@ -22,8 +22,6 @@ pub(in crate::handlers) async fn last_updated(
 
 /// Whether the table exists and has the two columns that the question needs.
 async fn is_dated(services: &Services) -> Result<bool, DbError> {
-    let rows = services
-        .query(include_str!("innovators_is_dated.sql"), &[])
-        .await?;
+    let rows = services.query(include_str!("innovators_is_dated.sql"), &[]).await?;
     Ok(rows[0].try_get(0)?)
 }

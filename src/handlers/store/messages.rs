@@ -45,14 +45,7 @@ pub(in crate::handlers) async fn answered_since(
         where conversation_id = $1 and direction = 'inbound' and created_at >= $2 and id <> $3
         limit 1";
     let rows = services
-        .query(
-            sql,
-            &[
-                (&conversation_id, Type::UUID),
-                (&moment, Type::TIMESTAMPTZ),
-                (&own, Type::UUID),
-            ],
-        )
+        .query(sql, &[(&conversation_id, Type::UUID), (&moment, Type::TIMESTAMPTZ), (&own, Type::UUID)])
         .await?;
     Ok(!rows.is_empty())
 }
@@ -67,9 +60,7 @@ pub(in crate::handlers) async fn days_since_last(
         select floor(extract(epoch from statement_timestamp() - max(created_at)) / 86400)::int8
         from messages
         where conversation_id = $1 and id <> $2";
-    let rows = services
-        .query(sql, &[(&conversation_id, Type::UUID), (&own, Type::UUID)])
-        .await?;
+    let rows = services.query(sql, &[(&conversation_id, Type::UUID), (&own, Type::UUID)]).await?;
     Ok(rows[0].try_get(0)?)
 }
 

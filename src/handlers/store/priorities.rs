@@ -15,8 +15,6 @@ pub(in crate::handlers) async fn count_active(
     let sql = "
         select count(*)
         from (select from user_priorities where user_id = $1 and status = 'active' limit $2) as active";
-    let rows = services
-        .query(sql, &[(&user_id, Type::UUID), (&limit, Type::INT8)])
-        .await?;
+    let rows = services.query(sql, &[(&user_id, Type::UUID), (&limit, Type::INT8)]).await?;
     Ok(rows[0].try_get(0)?)
 }

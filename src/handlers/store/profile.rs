@@ -94,9 +94,7 @@ pub(in crate::handlers) async fn set(
         "update users set {} = $2, updated_at = clock_timestamp() where id = $1 returning id",
         column.name
     );
-    let rows = services
-        .query(&sql, &[(&user_id, Type::UUID), cell.param()])
-        .await?;
+    let rows = services.query(&sql, &[(&user_id, Type::UUID), cell.param()]).await?;
     Ok(!rows.is_empty())
 }
 
@@ -119,9 +117,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 fn time_of_day(value: &Value) -> Option<NaiveTime> {
     const FORMATS: [&str; 3] = ["%H:%M", "%H:%M:%S%.f", "%I:%M %p"];
     let text = value.as_str()?.trim();
-    FORMATS
-        .iter()
-        .find_map(|format| NaiveTime::parse_from_str(text, format).ok())
+    FORMATS.iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())
 }
 
 #[cfg(test)]
@@ -149,11 +145,7 @@ mod tests {
             ("verified", json!("maybe"), "true or false"),
             ("expertise", json!("x"), "a list of texts"),
             ("expertise", json!(["x", null]), "a list of texts"),
-            (
-                "quiet_hours_end",
-                json!("25:99"),
-                "a time of day such as \"22:30\"",
-            ),
+            ("quiet_hours_end", json!("25:99"), "a time of day such as \"22:30\""),
         ] {
             assert_eq!(cell(name, &value), Err(wanted), "{name}");
         }

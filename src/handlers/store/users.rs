@@ -19,9 +19,7 @@ pub(in crate::handlers) struct User {
 }
 
 pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<Option<User>, DbError> {
-    let rows = services
-        .query(include_str!("users_find.sql"), &[(&id, Type::UUID)])
-        .await?;
+    let rows = services.query(include_str!("users_find.sql"), &[(&id, Type::UUID)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(User {
         first_name: row.try_get("first_name")?,
