@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one Postgres of its own, one database a test.
 
 mod embedded_postgres;
+mod handlers;
 mod migrations;
 mod support;
