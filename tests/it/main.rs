@@ -5,6 +5,7 @@ mod configuration;
 mod doors;
 mod embedded_postgres;
 mod endings;
+mod handlers;
 mod layers;
 mod migrations;
 mod outages;

@@ -60,7 +60,7 @@ async fn a_row_that_anybody_inserts_is_done_at_once_and_not_at_the_next_poll() {
     eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
     db.execute("insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'me', '{\"hello\": 1}')")
         .await;
-    db.eventually("it is done", "select result_json = '{\"hello\": 1}' from agent_tasks").await;
+    db.eventually("it is done", "select (result_json = '{\"hello\": 1}') is true from agent_tasks").await;
     db.eventually(
         "one log row",
         "select count(*) = 1 from agent_actions_log where action_type = 'process_echo'",
@@ -223,7 +223,7 @@ async fn a_task_whose_process_died_under_it_twice_runs_with_no_other() {
     let watched = Watched::default();
     db.execute(
         "insert into agent_tasks (task_type, agent_type, crash_count, context_json)
-         select 'watched', 't', 0, '{\"ms\": 150}' from generate_series(1, 40)
+         select 'watched', 't', 0, '{\"ms\": 150}'::jsonb from generate_series(1, 40)
          union all select 'watched', 'suspect', 2, '{\"ms\": 150}' from generate_series(1, 3)",
     )
     .await;
@@ -370,7 +370,7 @@ async fn once_works_off_what_is_due_and_ends() {
     let db = TestDb::new().await;
     db.execute(
         "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
-         select 'echo', 't', now(), '{}' from generate_series(1, 50)
+         select 'echo', 't', now(), '{}'::jsonb from generate_series(1, 50)
          union all select 'echo', 't', now() + interval '1 hour', '{}'",
     )
     .await;
