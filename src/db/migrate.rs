@@ -145,10 +145,11 @@ async fn take_lock(session: &mut Session) -> Result<(), DbError> {
     loop {
         let sql = "select pg_try_advisory_xact_lock($1)";
         let rows = session.query(sql, &[(&LOCK_KEY, Type::INT8)]).await?;
+        // The answered query's portal still holds a snapshot, which a concurrent index build would wait for, for ever:
+        // ours or, if the lock was refused, the other process's. The next simple query closes it.
+        session.batch("set local lock_timeout = 0").await?;
         if rows[0].try_get(0)? {
-            // The answered query's portal still holds a snapshot, which a concurrent index build would wait for, for
-            // ever. The next simple query closes it.
-            return session.batch("set local lock_timeout = 0").await;
+            return Ok(());
         }
         if began.elapsed() > LOCK_PATIENCE {
             return Err(DbError::Timeout(LOCK_PATIENCE));
