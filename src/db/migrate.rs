@@ -45,7 +45,16 @@ create table if not exists task_processor_migrations (
     name text primary key,
     applied_at timestamptz not null default now()
 );
-alter table task_processor_migrations enable row level security;";
+alter table task_processor_migrations enable row level security;
+do $history$
+declare
+    api_role text;
+begin
+    for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
+        execute format('revoke all on table task_processor_migrations from %I', api_role);
+    end loop;
+end
+$history$;";
 
 /// One file of `migrations/`.
 #[derive(Clone, Copy, Debug)]
