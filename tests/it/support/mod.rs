@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use db::TestDb;
+pub(crate) use server::connect;
 
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
