@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=verify-ca").ssl, SslMode::VerifyCa);
         assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=disable").ssl, SslMode::Disable);
         assert_eq!(target("postgres://u@127.0.0.1/x").ssl, SslMode::Disable);
-        assert_eq!(target("postgres://u@/x?host=/tmp").ssl, SslMode::Disable);
+        assert_eq!(target("postgres:///x?host=/tmp&user=u").ssl, SslMode::Disable);
     }
 
     #[test]

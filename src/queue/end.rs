@@ -72,13 +72,14 @@ impl Queue {
                 result => return result.map(|verdicts| verdicts[0]),
             }
         }
-        let result = match self.end_unlogged(std::slice::from_ref(ending), error).await {
-            Err(again) if !again.is_transient() => {
-                self.end_unlogged(std::slice::from_ref(&bare), error).await
+        for candidate in [ending, &bare] {
+            match self.end_unlogged(std::slice::from_ref(candidate), error).await {
+                Err(error) if !error.is_transient() => {}
+                result => return result.map(|verdicts| verdicts[0]),
             }
-            result => result,
-        };
-        result.map(|verdicts| verdicts[0])
+        }
+        tracing::error!(task_id = %ending.lease().id, %error, "the database refuses to end a task in any way");
+        Ok(Verdict::Refused)
     }
 
     async fn end_batch(&self, endings: &[Ending], sql: &str) -> Result<Vec<Verdict>, DbError> {

@@ -25,7 +25,15 @@ pub fn init(config: &LogConfig) {
     let initialised = if json {
         registry.with(tracing_stackdriver::layer().with_writer(std::io::stderr)).try_init()
     } else {
-        registry.with(fmt::layer().compact().with_target(false).with_writer(std::io::stderr)).try_init()
+        registry
+            .with(
+                fmt::layer()
+                    .compact()
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr),
+            )
+            .try_init()
     };
     if initialised.is_ok() {
         std::panic::set_hook(Box::new(log_panic));

@@ -1,5 +1,6 @@
 //! A database of its own for each test.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,24 +57,31 @@ impl TestDb {
         self.server.postgres.url(&self.name)
     }
 
-    /// A configuration for this database, on the loopback address. Retries come after a second, and the poll is so rare
-    /// that only a wake-up explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent.
-    pub(crate) fn config(&self, extra: &[(&str, &str)]) -> Config {
+    /// The environment for this database. Retries come after a second, and the poll is so rare that only a wake-up
+    /// explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent. The last of two values
+    /// for a variable counts.
+    pub(crate) fn vars(&self, extra: &[(&str, &str)]) -> Vec<(String, String)> {
         let (listen_url, poll) = match test_variable("TEST_LISTEN").as_deref() {
             Some("off") => (self.direct_url() + "&pgbouncer=true", "200"),
             _ => (self.direct_url(), "120000"),
         };
         let url = self.url();
-        let mut vars = vec![
+        let vars = [
             ("DATABASE_URL", url.as_str()),
             ("LISTEN_DATABASE_URL", &listen_url),
             ("PORT", "0"),
             ("POLLING_INTERVAL_MS", poll),
             ("RETRY_BASE_SECONDS", "1"),
+            ("SHUTDOWN_GRACE_SECONDS", "1"),
             ("API_KEYS", "test-key-0123456789abcdef"),
         ];
-        vars.extend_from_slice(extra);
-        let mut config = Config::from_vars(vars).unwrap_or_else(|error| panic!("{error}"));
+        let vars = vars.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        vars.collect::<HashMap<_, _>>().into_iter().collect()
+    }
+
+    /// The configuration made of [`TestDb::vars`], on the loopback address.
+    pub(crate) fn config(&self, extra: &[(&str, &str)]) -> Config {
+        let mut config = Config::from_vars(self.vars(extra)).unwrap_or_else(|error| panic!("{error}"));
         config.http.host = [127, 0, 0, 1].into();
         config
     }

@@ -1,6 +1,8 @@
 //! What the tests stand on: a server for the process, a database for each test, and patience with a limit.
 
+mod app;
 mod db;
+mod instance;
 mod pooler;
 mod server;
 
@@ -8,7 +10,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
+pub(crate) use instance::Instance;
 pub(crate) use server::connect;
 
 /// How long a condition may take to come true before a test gives up.

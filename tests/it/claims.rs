@@ -1,0 +1,187 @@
+//! Which tasks a claim takes, in which order, and what it costs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
+use std::time::Duration;
+use task_processor::db::{Database, Lane};
+use task_processor::queue::{NewTask, NotClaimed, Queue};
+use task_processor::telemetry::metrics::Metrics;
+
+use crate::support::TestDb;
+
+fn queue(db: &TestDb, name: &str) -> Queue {
+    let config = db.config(&[]);
+    let database = Database::new(&config.database).expect("a usable URL");
+    Queue::new(database, name, &config.worker, Arc::new(Metrics::new()))
+}
+
+fn types(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+async fn claim_labels(queue: &Queue, names: &[&str], limit: usize) -> Vec<String> {
+    let claimed = queue.claim(&types(names), limit).await.expect("a claim");
+    claimed
+        .into_iter()
+        .map(|claimed| {
+            claimed.task.expect("a readable task").context["label"].as_str().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn urgent_comes_before_high_medium_and_low_across_types_and_claims_and_the_oldest_first_within() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, priority, scheduled_for, context_json)
+         select kind, 'test', priority, now() - age * interval '1 second',
+             jsonb_build_object('label', coalesce(priority, 'null') || age)
+         from (values ('low', 9), ('medium', 1), (null, 5), ('NORMAL', 3), ('high', 2), ('high', 8), ('urgent', 1),
+             ('urgent', 4)) as tasks (priority, age)
+         cross join (values ('a')) as kinds (kind)",
+    )
+    .await;
+    db.execute("update agent_tasks set task_type = 'b' where context_json ->> 'label' in ('urgent1', 'high8', 'null5')")
+        .await;
+    let queue = queue(&db, "test");
+    let mut order = claim_labels(&queue, &["a", "b"], 3).await;
+    assert_eq!(order.len(), 3);
+    order.extend(claim_labels(&queue, &["a", "b"], 100).await);
+    assert_eq!(order, ["urgent4", "urgent1", "high8", "high2", "null5", "NORMAL3", "medium1", "low9"]);
+}
+
+#[tokio::test]
+async fn only_due_tasks_of_known_types_that_are_not_paused_are_claimed() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, status, context_json)
+         values ('a', 't', now() + interval '1 hour', 'pending', '{\"label\": \"future\"}'),
+             ('a', 't', 'infinity', 'pending', '{\"label\": \"never\"}'),
+             ('a', 't', '-infinity', 'pending', '{\"label\": \"always\"}'),
+             ('unknown', 't', now(), 'pending', '{\"label\": \"unknown\"}'),
+             ('paused', 't', now(), 'pending', '{\"label\": \"paused\"}'),
+             ('a', 't', now(), 'completed', '{\"label\": \"completed\"}'),
+             ('a', 't', now(), 'rubbish', '{\"label\": \"rubbish\"}'),
+             ('a', 't', now(), 'pending', '{\"label\": \"due\"}')",
+    )
+    .await;
+    let queue = queue(&db, "test");
+    queue.pause("paused").await.expect("paused");
+    assert_eq!(claim_labels(&queue, &["a", "paused"], 100).await, ["always", "due"]);
+    let due = queue.next_due(&types(&["a", "paused"])).await.expect("an answer");
+    let hour = due.ordinary.expect("the future task").as_secs();
+    assert!((3590..=3600).contains(&hour), "{hour} s");
+    queue.resume("paused").await.expect("resumed");
+    assert_eq!(claim_labels(&queue, &["a", "paused"], 100).await, ["paused"]);
+    assert_eq!(queue.next_due(&types(&["nothing"])).await.expect("an answer").soonest(), None);
+}
+
+#[tokio::test]
+async fn many_claimers_at_once_never_claim_a_task_twice_and_leave_none() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'a', 't', '{}' from generate_series(1, 1000)",
+    )
+    .await;
+    let claimers: Vec<_> = (0..4)
+        .map(|number| {
+            let queue = queue(&db, &format!("claimer {number}"));
+            tokio::spawn(async move {
+                let mut ids = Vec::new();
+                while queue.next_due(&types(&["a"])).await.expect("an answer").ordinary.is_some() {
+                    let claimed = queue.claim(&types(&["a"]), 10).await.expect("a claim");
+                    ids.extend(claimed.iter().map(|claimed| claimed.lease.id));
+                }
+                ids
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for claimer in claimers {
+        all.extend(claimer.await.expect("no panic"));
+    }
+    assert_eq!(all.len(), 1000);
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 1000);
+}
+
+#[tokio::test]
+async fn a_task_is_claimed_by_id_unless_it_is_unknown_ended_paused_future_or_running() {
+    let db = TestDb::new().await;
+    let queue = queue(&db, "test");
+    let kinds = types(&["a", "paused"]);
+    let add = async |kind: &str, delay| {
+        let task = NewTask { delay: Duration::from_secs(delay), ..NewTask::new(kind, json!({})) };
+        queue.enqueue_one(task).await.expect("a task").id
+    };
+    let (due, future, unknown, paused) =
+        (add("a", 0).await, add("a", 60).await, add("b", 0).await, add("paused", 0).await);
+    queue.pause("paused").await.expect("paused");
+    let refusal = async |id, early| queue.claim_one(&kinds, id, early).await.expect("an answer").err();
+    assert_eq!(refusal(unknown, true).await, Some(NotClaimed::Unroutable("b".into())));
+    assert_eq!(refusal(paused, true).await, Some(NotClaimed::Paused("paused".into())));
+    assert_eq!(refusal(future, false).await, Some(NotClaimed::NotDue));
+    assert_eq!(refusal(uuid::Uuid::new_v4(), true).await, Some(NotClaimed::NotPending));
+    assert_eq!(refusal(due, false).await, None);
+    assert_eq!(refusal(due, true).await, Some(NotClaimed::NotPending), "it runs already");
+    assert_eq!(refusal(future, true).await, None, "now means now");
+}
+
+/// Buffers that one claim of ten touches, over all its statements.
+async fn claim_buffers(db: &TestDb) -> i64 {
+    // In a transaction that is rolled back: every measurement finds the same tasks.
+    db.execute("begin").await;
+    let plan: String = db
+        .rows("explain (analyze, buffers, format text) select * from agent_tasks_due_v1('{a}', 10)")
+        .await
+        .iter()
+        .map(|row| row.get::<_, String>(0) + "\n")
+        .collect();
+    db.execute("rollback").await;
+    let buffers =
+        plan.split("shared hit=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
+    let read = plan.split("read=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("0");
+    buffers.parse::<i64>().unwrap_or_else(|_| panic!("{plan}")) + read.parse::<i64>().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
+    let db = TestDb::new().await;
+    let fill = "insert into agent_tasks (task_type, agent_type, priority, status, scheduled_for, context_json) select ";
+    db.execute(&format!("{fill} 'a', 't', 'medium', 'pending', now(), '{{}}' from generate_series(1, 500)"))
+        .await;
+    db.execute("analyze agent_tasks").await;
+    claim_buffers(&db).await;
+    let before = claim_buffers(&db).await;
+    for rest in [
+        "'a', 't', 'urgent', 'pending', now() + interval '1 day', '{}' from generate_series(1, 20000)",
+        "'unknown', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+        "'a', 't', 'urgent', 'completed', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+        "'a', 't', 'low', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+    ] {
+        db.execute(&format!("{fill} {rest}")).await;
+        // Statistics of before, and then of now: neither may matter.
+        claim_buffers(&db).await;
+        let stale = claim_buffers(&db).await;
+        db.execute("analyze agent_tasks").await;
+        claim_buffers(&db).await;
+        let fresh = claim_buffers(&db).await;
+        for after in [stale, fresh] {
+            assert!(after <= before + 40, "{before} buffers before, {after} with 20,000 more of {rest}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_in_the_middle_of_a_query_is_not_used_again() {
+    let db = TestDb::new().await;
+    let queue = queue(&db, "test");
+    let database = queue.database();
+    let slow = database.query(Lane::Work, Duration::from_millis(100), "select pg_sleep(20)::text", &[]).await;
+    assert!(slow.expect_err("too slow").is_transient());
+    let began = tokio::time::Instant::now();
+    database.query(Lane::Work, Duration::from_secs(5), "select 1", &[]).await.expect("a fresh connection");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}

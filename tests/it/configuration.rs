@@ -1,0 +1,100 @@
+//! The environment: every mistake is named, and the documents list exactly what is read.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use task_processor::config::{Config, PollMode, VARIABLES};
+
+const URL: (&str, &str) = ("DATABASE_URL", "postgres://user:password@localhost:5432/db");
+
+fn problems(vars: &[(&str, &str)]) -> String {
+    Config::from_vars(vars.iter().copied()).expect_err("wrong").to_string()
+}
+
+#[test]
+fn every_wrong_variable_is_reported_in_one_run_by_name_with_an_example_and_no_secret() {
+    let text = problems(&[
+        ("DATABASE_URL", "mysql://user:hunter2@host/db"),
+        ("PORT", "http"),
+        ("CONCURRENCY", "0"),
+        ("POLL_MODE", "sometimes"),
+        ("POLL_STRICT", "perhaps"),
+        ("API_KEYS", "short"),
+        ("RETENTION_DAYS", "-1"),
+    ]);
+    for variable in
+        ["DATABASE_URL", "PORT", "CONCURRENCY", "POLL_MODE", "POLL_STRICT", "API_KEYS", "RETENTION_DAYS"]
+    {
+        assert!(text.contains(&format!("\n  {variable}: ")), "{variable} is missing in {text}");
+        assert!(text.contains(&format!("example: {variable}=")), "no example for {variable} in {text}");
+    }
+    assert!(!text.contains("hunter2") && !text.contains("short"), "{text}");
+}
+
+#[test]
+fn a_missing_database_url_says_where_to_find_it() {
+    let text = problems(&[
+        ("SUPABASE_URL", "https://abc.supabase.co"),
+        ("SUPABASE_SERVICE_KEY", "a-service-key-of-length"),
+    ]);
+    assert!(text.contains("a service key cannot open a Postgres connection"), "{text}");
+    assert!(text.contains("Session pooler"), "{text}");
+}
+
+#[test]
+fn supabase_variables_make_both_urls() {
+    use secrecy::ExposeSecret;
+    let config = Config::from_vars([
+        ("SUPABASE_URL", "https://abcdef.supabase.co"),
+        ("SUPABASE_DB_PASSWORD", "p@ss/word"),
+        ("SUPABASE_REGION", "eu-central-1"),
+    ])
+    .expect("valid");
+    let host = "postgres.abcdef:p%40ss%2Fword@aws-0-eu-central-1.pooler.supabase.com";
+    assert_eq!(config.database.url.expose_secret(), format!("postgres://{host}:6543/postgres"));
+    assert_eq!(
+        config.database.listen_url.expect("a URL").expose_secret(),
+        format!("postgres://{host}:5432/postgres")
+    );
+}
+
+#[test]
+fn empty_variables_count_as_absent_and_white_space_is_trimmed() {
+    let config = Config::from_vars([URL, ("PORT", ""), ("CONCURRENCY", " 7\n"), ("POLL_MODE", "REQUEST")])
+        .expect("valid");
+    assert_eq!((config.http.port, config.worker.concurrency), (8080, 7));
+    assert_eq!(config.worker.poll_mode, PollMode::Request);
+}
+
+#[test]
+fn nothing_is_deleted_and_nobody_is_let_in_by_default() {
+    let config = Config::from_vars([URL]).expect("valid");
+    assert!(config.retention.tasks.is_none() && config.retention.log.is_none());
+    assert!(config.http.keys.is_empty() && !config.http.open && !config.http.metrics_open);
+}
+
+#[test]
+fn the_example_file_and_the_readme_list_exactly_the_variables_that_are_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(root.join(".env.example")).expect("the example file");
+    let listed: Vec<&str> = example
+        .lines()
+        .map(|line| line.trim_start_matches("# "))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .collect();
+    assert_eq!(listed, VARIABLES);
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
+    let missing: Vec<_> = VARIABLES.iter().filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "the README says nothing of {missing:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_environment_makes_it_panic(name in proptest::sample::select(VARIABLES), value in "\\PC*") {
+        let _ = Config::from_vars([(name, value.as_str()), URL]);
+        let _ = Config::from_vars([(name, value.as_str())]);
+    }
+}

@@ -1,0 +1,299 @@
+//! HTTP: shapes, errors, who is let in.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use task_processor::http::auth::{Need, ROUTES};
+use task_processor::queue::NewTask;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use uuid::Uuid;
+
+use crate::support::{KEY, TestApp, TestDb, answer, eventually};
+
+async fn add(app: &TestApp, task: NewTask) -> Uuid {
+    app.queue().enqueue_one(task).await.expect("a task").id
+}
+
+async fn healthy(app: &TestApp) {
+    eventually("the service is healthy", async || app.get("/health").await.1["status"] == "healthy").await;
+}
+
+#[tokio::test]
+async fn health_has_the_documented_shape_and_counts_attempts() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    healthy(&app).await;
+    let (status, body) = app.get("/health").await;
+    assert_eq!(status, 200);
+    assert_eq!(body["service"], "task-processor");
+    let stats = &body["stats"];
+    assert_eq!((&stats["tasksProcessed"], &stats["successRate"]), (&json!(0), &json!("N/A")));
+    assert_eq!(stats["lastProcessedAt"], Value::Null);
+    assert_eq!(
+        (&body["polling"]["enabled"], &body["polling"]["maxTasksPerPoll"]),
+        (&json!(true), &json!(10))
+    );
+    assert!(
+        body["polling"]["intervalMs"].is_u64()
+            && body["timestamp"].as_str().is_some_and(|at| at.ends_with('Z'))
+    );
+
+    add(&app, NewTask::new("echo", json!({}))).await;
+    add(&app, NewTask::new("echo", json!({ "fail_permanently": true }))).await;
+    eventually("both are counted", async || app.get("/health").await.1["stats"]["tasksProcessed"] == 2).await;
+    let stats = app.get("/health").await.1["stats"].clone();
+    assert_eq!((&stats["tasksSucceeded"], &stats["tasksFailed"]), (&json!(1), &json!(1)));
+    assert_eq!(stats["successRate"], "50.0%");
+    assert!(stats["lastProcessedAt"].as_str().is_some_and(|at| at.len() == 24 && at.ends_with('Z')));
+    assert_eq!(app.get("/health/live").await.0, 200);
+    assert_eq!(app.get("/health/ready").await, (200, json!({ "status": "ready" })));
+    assert_eq!(app.stop().await, 0);
+}
+
+#[tokio::test]
+async fn every_route_asks_for_what_the_table_says_of_every_kind_of_caller() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    let callers: [(&str, Vec<String>, bool); 8] = [
+        ("nobody", vec![], false),
+        ("a service", vec![format!("Bearer {KEY}")], true),
+        ("a service that spells the scheme small", vec![format!("bearer {KEY}")], true),
+        ("a wrong key", vec!["Bearer test-key-0123456789abcdeX".into()], false),
+        ("half a key", vec!["Bearer test-key".into()], false),
+        ("an empty key", vec!["Bearer ".into()], false),
+        ("another scheme", vec![format!("Basic {KEY}")], false),
+        ("two headers", vec!["Bearer x".into(), format!("Bearer {KEY}")], false),
+    ];
+    for (route, need) in ROUTES {
+        let method = if *need == Need::Service { reqwest::Method::POST } else { reqwest::Method::GET };
+        for (caller, headers, known) in &callers {
+            let mut request = app.http.request(method.clone(), app.url(route));
+            for header in headers {
+                request = request.header("authorization", header);
+            }
+            let (status, body) = answer(request).await;
+            let let_in = *known || *need == Need::Nothing;
+            assert_eq!(status != 401, let_in, "{caller} at {route}: {status}");
+            if !let_in {
+                assert_eq!(body, json!({ "error": "A valid bearer token is required" }));
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn without_any_key_the_doors_are_closed_and_metrics_can_be_opened() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("API_KEYS", ""), ("METRICS_OPEN", "true")]).await;
+    for path in ["/process-task", "/trigger-poll"] {
+        for key in ["", KEY] {
+            assert_eq!(answer(app.http.post(app.url(path)).bearer_auth(key)).await.0, 401);
+        }
+    }
+    assert_eq!(app.get("/metrics").await.0, 200);
+    app.stop().await;
+
+    let app =
+        TestApp::start(&db, &[("API_KEYS", ""), ("SUPABASE_SERVICE_KEY", "the-service-key-of-supabase")])
+            .await;
+    let request = app.http.post(app.url("/trigger-poll")).bearer_auth("the-service-key-of-supabase");
+    assert_eq!(answer(request).await, (200, json!({ "success": true, "message": "Polling triggered" })));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_is_processed_now_even_before_it_is_due() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    healthy(&app).await;
+    let id = add(&app, NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({ "a": 1 })) })
+        .await;
+    let (status, body) = app.post("/process-task", &json!({ "task_id": id })).await;
+    assert_eq!((status, body), (200, json!({ "success": true, "taskId": id })));
+    db.eventually("it is done", &format!("select status = 'completed' from agent_tasks where id = '{id}'"))
+        .await;
+    let again = app.post("/process-task", &json!({ "task_id": id })).await;
+    assert_eq!(again, (404, json!({ "error": "Task not found or not pending" })));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn waiting_for_a_task_tells_how_it_went_and_gives_back_what_is_not_done_in_time() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    healthy(&app).await;
+    let hour = Duration::from_hours(1);
+    let quick = add(&app, NewTask { delay: hour, ..NewTask::new("echo", json!({})) }).await;
+    let (_, body) = app.post("/process-task?wait=20", &json!({ "task_id": quick })).await;
+    assert_eq!(
+        body,
+        json!({ "success": true, "taskId": quick, "processed": 1, "succeeded": 1, "failed": 0, "released": 0 })
+    );
+    let slow =
+        add(&app, NewTask { delay: hour, ..NewTask::new("echo", json!({ "sleep_ms": 60_000 })) }).await;
+    let (_, body) = app.post("/process-task?wait=1", &json!({ "task_id": slow })).await;
+    assert_eq!((&body["processed"], &body["released"]), (&json!(0), &json!(1)));
+    let log =
+        format!("select action_type = 'release_echo' from agent_actions_log where context_id = '{slow}'");
+    assert!(db.value::<bool>(&log).await, "the row was pending again before the answer");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_triggered_poll_that_waits_drains_what_is_due_and_tells_when_the_next_task_is() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("POLL_MODE", "request")]).await;
+    healthy(&app).await;
+    for number in 0..30 {
+        add(&app, NewTask::new("echo", json!({ "number": number }))).await;
+    }
+    add(&app, NewTask::new("echo", json!({ "fail_permanently": true }))).await;
+    add(&app, NewTask { delay: Duration::from_mins(10), ..NewTask::new("echo", json!({})) }).await;
+    assert_eq!(db.value::<i64>("select count(*) from agent_tasks where status <> 'pending'").await, 0);
+    let (status, body) = app.post("/trigger-poll?wait=20", &json!({})).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        (&body["processed"], &body["succeeded"], &body["failed"]),
+        (&json!(31), &json!(30), &json!(1))
+    );
+    assert_eq!((&body["released"], &body["remaining"]), (&json!(0), &json!(0)));
+    assert!(body["nextDueAt"].as_str().is_some_and(|at| at.ends_with('Z')), "{body}");
+
+    add(&app, NewTask::new("echo", json!({ "sleep_ms": 60_000 }))).await;
+    let (_, body) = app.post("/trigger-poll?wait=1", &json!({})).await;
+    assert_eq!(
+        (&body["processed"], &body["released"], &body["remaining"]),
+        (&json!(0), &json!(1), &json!(1))
+    );
+    assert_eq!(app.stop().await, 0);
+}
+
+#[tokio::test]
+async fn in_request_mode_a_caller_that_leaves_takes_its_work_along_and_otherwise_it_goes_on() {
+    let db = TestDb::new().await;
+    for (mode, end) in [("request", "release_echo"), ("background", "process_echo")] {
+        let app = TestApp::start(&db, &[("POLL_MODE", mode)]).await;
+        healthy(&app).await;
+        let task =
+            NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({ "sleep_ms": 1_500 })) };
+        let id = add(&app, task).await;
+        let body = json!({ "task_id": id });
+        let call = app.post("/process-task?wait=20", &body);
+        assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err(), "the caller leaves");
+        let sql = format!(
+            "select exists (select from agent_actions_log where context_id = '{id}' and action_type = '{end}')"
+        );
+        db.eventually(mode, &sql).await;
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn webhooks_run_a_new_task_if_it_is_due_and_are_never_answered_with_an_error_they_would_repeat() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("POLL_MODE", "request")]).await;
+    healthy(&app).await;
+    let due = add(&app, NewTask::new("echo", json!({}))).await;
+    let future =
+        add(&app, NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({})) }).await;
+    let unknown = add(&app, NewTask::new("no_such_type", json!({}))).await;
+    let envelope = |kind: &str, table: &str, id: Uuid| json!({ "type": kind, "table": table, "schema": "public", "record": { "id": id }, "old_record": null });
+    let hook = async |body: Value| app.post("/process-task", &body).await;
+    assert_eq!(hook(envelope("INSERT", "agent_tasks", future)).await.1["skipped"], "Task is not due yet");
+    assert_eq!(
+        hook(envelope("INSERT", "agent_tasks", unknown)).await.1["skipped"],
+        "No handler for task type: no_such_type"
+    );
+    assert_eq!(hook(envelope("UPDATE", "agent_tasks", due)).await.1["skipped"], "UPDATE on agent_tasks");
+    assert_eq!(hook(envelope("INSERT", "users", due)).await.1["skipped"], "INSERT on users");
+    let (status, body) = hook(envelope("INSERT", "agent_tasks", due)).await;
+    assert_eq!((status, &body["taskId"]), (200, &json!(due)));
+    let (status, body) = hook(envelope("INSERT", "agent_tasks", due)).await;
+    assert_eq!((status, &body["skipped"]), (200, &json!("Task not found or not pending")));
+
+    let request =
+        app.http.post(app.url("/process-task")).bearer_auth(KEY).header("X-CloudTasks-TaskName", "t");
+    assert_eq!(answer(request.json(&json!({ "task_id": due }))).await.0, 200);
+    let (status, body) = app.post("/process-task", &json!({ "task_id": unknown })).await;
+    assert_eq!((status, &body["error"]), (422, &json!("No handler for task type: no_such_type")));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_get_a_clear_answer_and_leave_the_process_alive() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    healthy(&app).await;
+    let post = async |path: &str, body: Vec<u8>| {
+        answer(app.http.post(app.url(path)).bearer_auth(KEY).body(body)).await
+    };
+    let nested = "[".repeat(10_000) + &"]".repeat(10_000);
+    for (body, status, error) in [
+        (b"".to_vec(), 400, "Missing task_id"),
+        (b"{}".to_vec(), 400, "Missing task_id"),
+        (b"{\"task_id\": null}".to_vec(), 400, "Missing task_id"),
+        (b"{\"task_id\": ".to_vec(), 400, "not valid JSON"),
+        (b"{\"task_id\": 1e400}".to_vec(), 400, "not valid JSON"),
+        (b"\xff\xfe".to_vec(), 400, "not valid JSON"),
+        (nested.into_bytes(), 400, "not valid JSON"),
+        (b"{\"task_id\": \"nonsense\"}".to_vec(), 404, "Task not found or not pending"),
+        (b"{\"task_id\": 7}".to_vec(), 404, "Task not found or not pending"),
+        (b"{\"task_id\": \"\\u0000\"}".to_vec(), 404, "Task not found or not pending"),
+        (vec![b'x'; 10 * 1024 * 1024], 413, "too large"),
+    ] {
+        let what = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
+        let (got, answer) = post("/process-task", body).await;
+        assert_eq!(got, status, "{what}: {answer}");
+        assert!(answer["error"].as_str().is_some_and(|text| text.contains(error)), "{what}: {answer}");
+    }
+    for wait in ["x", "-1", "1.5", "99999", ""] {
+        assert_eq!(post(&format!("/trigger-poll?wait={wait}"), b"".to_vec()).await.0, 400, "{wait}");
+    }
+    assert_eq!(
+        app.get("/no/such/route").await,
+        (404, json!({ "error": "Not Found", "message": "Route GET /no/such/route not found" }))
+    );
+    let (status, body) = answer(app.http.get(app.url("/process-task")).bearer_auth(KEY)).await;
+    assert_eq!((status, body), (405, json!({ "error": "GET is not allowed for /process-task" })));
+    assert_eq!(app.get("/health").await.1["status"], "healthy");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_is_not_waited_for() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("a connection");
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n").await.expect("half a head");
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    closed.expect("closed within twenty seconds").expect("an orderly end");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_tell_what_waits_what_ended_and_how_long_it_took() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("METRICS_OPEN", "true")]).await;
+    healthy(&app).await;
+    add(&app, NewTask::new("echo", json!({}))).await;
+    add(&app, NewTask::new("no_such_type", json!({}))).await;
+    db.eventually("it is done", "select exists (select from agent_tasks where status = 'completed')").await;
+    eventually("the ending is counted", async || app.worker.counts().succeeded == 1).await;
+    let text = app.http.get(app.url("/metrics")).send().await.expect("an answer").text().await.expect("text");
+    for line in [
+        "task_processor_claims_total 1",
+        "task_processor_endings_total{task_type=\"echo\",ending=\"complete\"} 1",
+        "task_processor_depth{task_type=\"no_such_type\",status=\"unroutable\"} 1",
+        "task_processor_due_to_start_seconds_count{task_type=\"echo\"} 1",
+        "task_processor_run_time_seconds_count{task_type=\"echo\"} 1",
+        "task_processor_rescues_total 0",
+        "task_processor_leases_lost_total 0",
+        "task_processor_connections{lane=\"Work\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    app.stop().await;
+}

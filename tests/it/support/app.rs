@@ -1,0 +1,73 @@
+//! The service inside the test's process, put together as `main` does it.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use task_processor::app::{App, Doors};
+use task_processor::config::Config;
+use task_processor::handler::Registry;
+use task_processor::handlers;
+use task_processor::queue::Queue;
+use task_processor::shutdown::Shutdown;
+use task_processor::worker::WorkerHandle;
+use tokio::task::JoinHandle;
+
+use super::TestDb;
+
+/// The key that [`TestDb::config`] sets.
+pub(crate) const KEY: &str = "test-key-0123456789abcdef";
+
+/// A running service. Ends, releasing what it holds, when [`TestApp::stop`] is called.
+pub(crate) struct TestApp {
+    pub(crate) address: SocketAddr,
+    pub(crate) worker: WorkerHandle,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) http: reqwest::Client,
+    running: JoinHandle<anyhow::Result<i32>>,
+}
+
+impl TestApp {
+    /// With the built-in handlers.
+    pub(crate) async fn start(db: &TestDb, extra: &[(&str, &str)]) -> Self {
+        Self::start_with(db.config(extra), handlers::all()).await
+    }
+
+    pub(crate) async fn start_with(config: Config, registry: Registry) -> Self {
+        let app = App::build(config, registry).expect("an app");
+        let bound = app.bind(Doors::All).await.expect("a free port");
+        let (address, worker, shutdown) = (bound.address(), bound.worker(), bound.shutdown().clone());
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { address, worker, shutdown, http, running: tokio::spawn(bound.run()) }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        self.worker.queue()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// GET without a key: status and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.http.get(self.url(path))).await
+    }
+
+    /// POST with the key: status and body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        answer(self.http.post(self.url(path)).bearer_auth(KEY).json(body)).await
+    }
+
+    /// Begins the shutdown and waits for its end: the exit code.
+    pub(crate) async fn stop(self) -> i32 {
+        self.shutdown.begin();
+        self.running.await.expect("no panic").expect("an orderly end")
+    }
+}
+
+/// Sends the request: status and body, null if that is no JSON.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap_or_default())
+}

@@ -1,0 +1,105 @@
+//! The service as a process of its own, for what only a process can suffer.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{TestDb, eventually};
+
+/// A process, killed when the test ends.
+pub(crate) struct Instance {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    port: u16,
+}
+
+impl Instance {
+    /// Starts `task-processor serve` and waits until it listens.
+    pub(crate) async fn start(db: &TestDb, extra: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_task-processor"))
+            .arg("serve")
+            .env_clear()
+            .envs(db.vars(extra))
+            .env("LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| sink.lock().unwrap().push(line))
+        });
+        let mut instance = Self { child, log, port: 0 };
+        eventually("the process listens", async || {
+            instance.port = instance.logged("listening").and_then(|line| port_of(&line)).unwrap_or(0);
+            instance.port != 0
+        })
+        .await;
+        instance
+    }
+
+    /// The first log line with this message.
+    pub(crate) fn logged(&self, message: &str) -> Option<Value> {
+        let lines = self.log.lock().unwrap();
+        lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["message"] == message)
+    }
+
+    /// The whole log.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Waits for the end: the exit code, or none if a signal ended it.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the process ends", async || {
+            status = self.child.try_wait().expect("our child");
+            status.is_some()
+        })
+        .await;
+        status.and_then(|status| status.code())
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The body of `/health`.
+    pub(crate) async fn health(&self) -> Value {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        match client.get(self.url("/health")).send().await {
+            Ok(response) => response.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn port_of(line: &Value) -> Option<u16> {
+    line["address"].as_str()?.rsplit(':').next()?.parse().ok()
+}
