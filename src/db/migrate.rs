@@ -45,7 +45,16 @@ create table if not exists task_processor_migrations (
     name text primary key,
     applied_at timestamptz not null default now()
 );
-alter table task_processor_migrations enable row level security;";
+alter table task_processor_migrations enable row level security;
+do $history$
+declare
+    api_role text;
+begin
+    for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
+        execute format('revoke all on table task_processor_migrations from %I', api_role);
+    end loop;
+end
+$history$;";
 
 /// One file of `migrations/`.
 #[derive(Clone, Copy, Debug)]
@@ -88,35 +97,48 @@ pub enum SchemaState {
     Current,
 }
 
+/// What there is, and what this role may do with it. Until there is a history nothing can be hidden from anybody.
+const ACCESS: &str = "
+with ours as (
+    select
+        to_regclass('task_processor_migrations')::oid as history,
+        to_regclass('agent_tasks')::oid as tasks,
+        to_regprocedure('agent_tasks_due_v1(text[], integer)')::oid as due
+)
+select
+    history is null and tasks is null,
+    history is null
+        or (has_table_privilege(history, 'select')
+            and coalesce(has_table_privilege(tasks, 'select') and has_table_privilege(tasks, 'update'), true)
+            and coalesce(has_function_privilege(due, 'execute'), true)),
+    history is null or not (row_security_active(history) or coalesce(row_security_active(tasks), false)),
+    current_user::text
+from ours";
+
 /// Looks how far the database is, without changing it.
 pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
     let mut session = database.session(Lane::Shared, Duration::from_secs(5)).await?;
-    let pending = pending_in(&mut session).await?;
-    if !pending.is_empty() {
-        let sql =
-            "select to_regclass('agent_tasks') is null and to_regclass('task_processor_migrations') is null";
-        let empty: bool = session.query(sql, &[]).await?[0].try_get(0)?;
-        let names = pending.iter().map(|migration| migration.name).collect();
-        return Ok(if empty { SchemaState::Empty } else { SchemaState::Behind(names) });
-    }
-    let sql = "
-        select
-            has_table_privilege('agent_tasks', 'select') and has_table_privilege('agent_tasks', 'update')
-                and has_function_privilege('agent_tasks_due_v1(text[], integer)', 'execute'),
-            not row_security_active('agent_tasks'),
-            current_user::text";
-    let rows = session.query(sql, &[]).await?;
-    let (granted, sees_rows): (bool, bool) = (rows[0].try_get(0)?, rows[0].try_get(1)?);
-    let role: String = rows[0].try_get(2)?;
-    Ok(match (granted, sees_rows) {
-        (true, true) => SchemaState::Current,
-        (false, _) => SchemaState::Blind(format!(
+    let rows = session.query(ACCESS, &[]).await?;
+    let (empty, granted, sees_rows): (bool, bool, bool) =
+        (rows[0].try_get(0)?, rows[0].try_get(1)?, rows[0].try_get(2)?);
+    let role: String = rows[0].try_get(3)?;
+    if !granted {
+        return Ok(SchemaState::Blind(format!(
             "role {role} may not work on the queue; as the owner run: grant select, insert, update, delete on all \
              tables in schema public to {role}; grant execute on function agent_tasks_due_v1 to {role}"
-        )),
-        (_, false) => SchemaState::Blind(format!(
+        )));
+    }
+    if !sees_rows {
+        return Ok(SchemaState::Blind(format!(
             "row level security hides rows from role {role}; as a superuser run: alter role {role} bypassrls"
-        )),
+        )));
+    }
+    // Only now: from a blind role the history is hidden, too.
+    let pending: Vec<_> = pending_in(&mut session).await?.iter().map(|migration| migration.name).collect();
+    Ok(match pending.is_empty() {
+        true => SchemaState::Current,
+        false if empty => SchemaState::Empty,
+        false => SchemaState::Behind(pending),
     })
 }
 
@@ -145,10 +167,11 @@ async fn take_lock(session: &mut Session) -> Result<(), DbError> {
     loop {
         let sql = "select pg_try_advisory_xact_lock($1)";
         let rows = session.query(sql, &[(&LOCK_KEY, Type::INT8)]).await?;
+        // The answered query's portal still holds a snapshot, which a concurrent index build would wait for, for ever:
+        // ours or, if the lock was refused, the other process's. The next simple query closes it.
+        session.batch("set local lock_timeout = 0").await?;
         if rows[0].try_get(0)? {
-            // The answered query's portal still holds a snapshot, which a concurrent index build would wait for, for
-            // ever. The next simple query closes it.
-            return session.batch("set local lock_timeout = 0").await;
+            return Ok(());
         }
         if began.elapsed() > LOCK_PATIENCE {
             return Err(DbError::Timeout(LOCK_PATIENCE));

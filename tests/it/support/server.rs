@@ -67,8 +67,10 @@ pub(crate) async fn connect(url: &str) -> Client {
 
 async fn make_template(postgres: &EmbeddedPostgres) {
     let admin = connect(&postgres.url("postgres")).await;
-    let create = format!("create database {TEMPLATE}");
-    admin.batch_execute(&create).await.expect("a template database");
+    // Supabase's, here before the migrations as they are there.
+    for create in ["role anon".to_owned(), "role authenticated".to_owned(), format!("database {TEMPLATE}")] {
+        admin.batch_execute(&format!("create {create}")).await.expect("a fresh server");
+    }
     let config = Config::from_vars([("DATABASE_URL", postgres.url(TEMPLATE))]).expect("a configuration");
     let database = db::Database::new(&config.database).expect("a usable URL");
     db::migrate(&database).await.expect("migrations");
