@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one Postgres of its own, one database a test.
 
 mod claims;
+mod command_line;
 mod configuration;
 mod doors;
 mod embedded_postgres;
