@@ -12,4 +12,5 @@ mod migrations;
 mod outages;
 mod processes;
 mod support;
+mod tls;
 mod working;
