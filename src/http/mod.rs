@@ -5,13 +5,14 @@ mod error;
 mod extract;
 mod metrics;
 mod processor;
+mod request_id;
 mod server;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -47,6 +48,7 @@ pub fn router(worker: WorkerHandle, config: &HttpConfig) -> Router {
         .layer(from_fn_with_state(doorkeeper, auth::check))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(request_id::identify))
         .with_state(State { worker, database_check: DatabaseCheck::default(), depth: DepthCache::default() })
 }
 

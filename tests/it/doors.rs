@@ -297,3 +297,42 @@ async fn metrics_tell_what_waits_what_ended_and_how_long_it_took() {
     assert!(text.ends_with("# EOF\n"));
     app.stop().await;
 }
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_and_the_callers_is_kept_if_it_is_one() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    let id_of = async |path: &str, given: Option<&str>| {
+        let mut request = app.http.get(app.url(path));
+        if let Some(given) = given {
+            request = request.header("x-request-id", given);
+        }
+        let response = request.send().await.expect("an answer");
+        response.headers()["x-request-id"].to_str().expect("text").to_owned()
+    };
+    assert_eq!(id_of("/health", Some("caller-1.a_b")).await, "caller-1.a_b");
+    for forged in ["a b", "{\"x\":1}", &"x".repeat(65), ""] {
+        let id = id_of("/no/such/route", Some(forged)).await;
+        assert!(Uuid::parse_str(&id).is_ok(), "{id}");
+    }
+    assert_ne!(id_of("/metrics", None).await, id_of("/metrics", None).await);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_only_works_answers_probes_and_nothing_else() {
+    let db = TestDb::new().await;
+    let app =
+        task_processor::app::App::build(db.config(&[]), task_processor::handlers::all()).expect("an app");
+    let bound = app.bind(task_processor::app::Doors::Probes).await.expect("a port");
+    let (address, shutdown) = (bound.address(), bound.shutdown().clone());
+    let running = tokio::spawn(bound.run());
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |path: &str| answer(client.get(format!("http://{address}{path}"))).await.0;
+    eventually("it is ready", async || get("/health/ready").await == 200).await;
+    assert_eq!((get("/health").await, get("/health/live").await), (200, 200));
+    let post = client.post(format!("http://{address}/trigger-poll")).bearer_auth(KEY);
+    assert_eq!((answer(post).await.0, get("/metrics").await), (404, 404));
+    shutdown.begin();
+    running.await.expect("no panic").expect("an orderly end");
+}

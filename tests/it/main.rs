@@ -14,4 +14,5 @@ mod migrations;
 mod outages;
 mod processes;
 mod support;
+mod tls;
 mod working;

@@ -25,14 +25,13 @@ impl Outage {
     }
 
     async fn app(&self) -> TestApp {
+        self.app_with(&[("LEASE_SECONDS", "3")]).await
+    }
+
+    async fn app_with(&self, extra: &[(&str, &str)]) -> TestApp {
         let url = self.proxy.url("postgres");
-        let vars = [
-            ("DATABASE_URL", url.as_str()),
-            ("LEASE_SECONDS", "3"),
-            ("PORT", "0"),
-            ("SHUTDOWN_GRACE_SECONDS", "1"),
-        ];
-        let mut config = Config::from_vars(vars).expect("valid");
+        let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
+        let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
         config.http.host = [127, 0, 0, 1].into();
         let app = TestApp::start_with(config, handlers::all()).await;
         eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
@@ -139,5 +138,45 @@ async fn a_process_that_starts_without_a_database_waits_for_it() {
     assert_eq!(app.get("/health").await.1["status"], "degraded");
     outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
     eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
+    let outage = Outage::new("claim").await;
+    let app = outage.app_with(&[("LEASE_SECONDS", "30")]).await;
+    outage.proxy.mute();
+    outage.value::<i64>(ADD).await;
+    app.worker.wake();
+    let claimed = "select count(*) > 0 from agent_tasks where status = 'processing'";
+    eventually("some are claimed", async || outage.value(claimed).await).await;
+    assert_eq!(app.worker.in_hand(), 0, "and we do not know of it");
+    outage.proxy.cut();
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    eventually("all are done", async || outage.value(UNHARMED).await).await;
+    let log = "select count(*) filter (where action_type = 'recover_echo') = 0
+        and count(*) filter (where action_type = 'release_echo' and error = 'the reply to the claim was lost') > 0
+        and count(*) filter (where action_type = 'process_echo') = 100 from agent_actions_log";
+    assert!(outage.value::<bool>(log).await);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
+    let outage = Outage::new("ending").await;
+    let app = outage.app_with(&[("LEASE_SECONDS", "30"), ("CONCURRENCY", "100")]).await;
+    outage.value::<i64>(&ADD.replace("200", "1500")).await;
+    app.worker.wake();
+    eventually("all run", async || app.worker.in_hand() == 100).await;
+    outage.proxy.mute();
+    let ended = "select count(*) > 0 from agent_tasks where status = 'completed'";
+    eventually("some have ended", async || outage.value(ended).await).await;
+    assert_eq!(app.worker.in_hand(), 100, "and we do not know of it");
+    outage.proxy.cut();
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    eventually("we know", async || app.worker.in_hand() == 0).await;
+    assert_eq!(app.worker.counts().succeeded, 100);
+    let log = "select count(*) = 100 and count(distinct context_id) = 100 from agent_actions_log";
+    assert!(outage.value::<bool>(log).await);
     app.stop().await;
 }

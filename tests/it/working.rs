@@ -403,3 +403,30 @@ async fn an_empty_database_is_filled_and_an_old_one_is_left_alone_until_it_is_mi
     assert_eq!(db.value::<i64>(columns).await, 2);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_deleted_unless_retention_is_set_and_then_only_what_ended_long_ago() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, status, context_json, scheduled_for, completed_at)
+         select 'none', 't', status, '{}', now() - interval '10 years', now() - age * interval '1 day'
+         from (values ('completed'), ('failed'), ('cancelled'), ('pending')) as statuses (status),
+             (values (1), (100)) as ages (age);
+         insert into agent_actions_log (agent_type, action_type, created_at)
+         select agent, 'a', now() - interval '100 days' from (values ('task_processor'), ('bouncer')) as agents (agent)",
+    )
+    .await;
+    let rows = "select (select count(*) from agent_tasks) + (select count(*) from agent_actions_log)";
+    let app = TestApp::start(&db, &[("LEASE_SECONDS", "2")]).await;
+    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.stop().await;
+    assert_eq!(db.value::<i64>(rows).await, 10);
+
+    let app = TestApp::start(&db, &[("RETENTION_DAYS", "30"), ("LOG_RETENTION_DAYS", "30")]).await;
+    db.eventually("the old rows are gone", &format!("select ({rows}) = 6")).await;
+    let kept =
+        "select bool_and(status = 'pending' or completed_at > now() - interval '2 days') from agent_tasks";
+    assert!(db.value::<bool>(kept).await);
+    assert_eq!(db.value::<String>("select agent_type::text from agent_actions_log").await, "bouncer");
+    app.stop().await;
+}
