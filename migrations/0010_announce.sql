@@ -1,7 +1,7 @@
 -- Announces new tasks to listening workers, once per inserting statement and once per transaction at the most.
 --
 -- A NOTIFY serialises the commits of all who send one (measured: it costs single inserts 58 % of their rate), so it is
--- left out while a busy worker has promised, in agent_tasks_wake, to look again by itself (src/queue/quiet.rs).
+-- left out while a busy worker has promised, in agent_tasks_wake, to look again by itself (src/worker/quiet.rs).
 --
 -- `security definer`: whoever may insert a task need not be able to read that table. Nothing that goes wrong here may
 -- cost the customer the insert; workers find the task at their next poll.

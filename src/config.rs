@@ -436,6 +436,10 @@ impl Check {
         choices[0].1
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call a variable, and each says all there is to say of it"
+    )]
     fn number<T>(
         &mut self,
         variable: &'static str,

@@ -71,6 +71,7 @@ pub enum Answer {
     Cancel(String),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an error is handed in, not lent: `Outcome::retry(error)`")]
 impl Outcome {
     /// Done, with a result.
     #[must_use]

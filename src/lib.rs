@@ -1,4 +1,4 @@
-//! A durable task queue on one Postgres table.
+#![doc = include_str!("../README.md")]
 
 pub mod app;
 pub mod commands;

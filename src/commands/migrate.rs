@@ -20,9 +20,9 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<i32> {
     if args.dry_run {
         let pending = pending_migrations(&database).await?;
         let names: Vec<&str> = pending.iter().map(|migration| migration.name).collect();
-        let text: String =
-            pending.iter().map(|migration| format!("-- {}\n{}\n", migration.name, migration.sql)).collect();
-        let text = if pending.is_empty() { "-- nothing to do".to_owned() } else { text };
+        let texts: Vec<String> =
+            pending.iter().map(|migration| format!("-- {}\n{}", migration.name, migration.sql)).collect();
+        let text = if pending.is_empty() { "-- nothing to do".to_owned() } else { texts.join("\n") };
         output.answer(&json!({ "pending": names }), text.trim_end());
         return Ok(0);
     }

@@ -143,13 +143,13 @@ impl Listener {
             anyhow::bail!("the server closed the connection")
         };
         let speak = async {
-            let listens: String = self
+            let listens: Vec<String> = self
                 .channels
                 .iter()
                 .chain([&self.probe.as_str()])
-                .map(|name| format!("listen {name};"))
+                .map(|name| format!("listen {name}"))
                 .collect();
-            timeout(ANSWER_WITHIN, client.batch_execute(&listens)).await??;
+            timeout(ANSWER_WITHIN, client.batch_execute(&listens.join("; "))).await??;
             let mut first = true;
             loop {
                 let notify = format!("notify {}", self.probe);

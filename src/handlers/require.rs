@@ -1,5 +1,7 @@
 //! What a handler cannot do without, or the outcome that says so.
 
+#![expect(clippy::result_large_err, reason = "an outcome is the error here, and made once an attempt")]
+
 use uuid::Uuid;
 
 use super::store::users::{self, User};

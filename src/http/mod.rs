@@ -20,6 +20,8 @@ use crate::config::HttpConfig;
 use crate::worker::WorkerHandle;
 use auth::Doorkeeper;
 use error::panicked;
+use metrics::DepthCache;
+use processor::DatabaseCheck;
 
 pub use server::Server;
 
@@ -30,12 +32,11 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 #[derive(Clone)]
 struct State {
     worker: WorkerHandle,
-    database_check: processor::DatabaseCheck,
-    depth: metrics::DepthCache,
+    database_check: DatabaseCheck,
+    depth: DepthCache,
 }
 
 /// All routes. Which of them needs what is said in [`auth`].
-#[must_use]
 pub fn router(worker: WorkerHandle, config: &HttpConfig) -> Router {
     let doorkeeper = Arc::new(Doorkeeper::new(config));
     Router::new()
@@ -48,16 +49,15 @@ pub fn router(worker: WorkerHandle, config: &HttpConfig) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(request_id::identify))
-        .with_state(State { worker, database_check: Default::default(), depth: Default::default() })
+        .with_state(State { worker, database_check: DatabaseCheck::default(), depth: DepthCache::default() })
 }
 
 /// The routes of a process that only works: probes.
-#[must_use]
 pub fn worker_router(worker: WorkerHandle) -> Router {
     health().fallback(error::not_found).layer(CatchPanicLayer::custom(panicked)).with_state(State {
         worker,
-        database_check: Default::default(),
-        depth: Default::default(),
+        database_check: DatabaseCheck::default(),
+        depth: DepthCache::default(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! Makes what handlers answer storable: content must be able to block neither a claim nor an ending.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 /// The largest result or error that is stored, in bytes.
@@ -32,7 +34,7 @@ pub(super) fn storable_text(text: &str) -> String {
     if text.len() > MAX_ERROR {
         let size = text.len();
         text.truncate(text.floor_char_boundary(MAX_ERROR));
-        text.push_str(&format!(" … (truncated, {size} bytes)"));
+        let _ = write!(text, " … (truncated, {size} bytes)");
     }
     text
 }

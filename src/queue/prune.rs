@@ -54,6 +54,6 @@ impl Queue {
         let seconds = age.as_secs_f64();
         let params = [(&seconds as _, Type::FLOAT8), (&BATCH as _, Type::INT8)];
         let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?.len();
-        Ok(Pruned { rows, more: rows as i64 == BATCH })
+        Ok(Pruned { rows, more: i64::try_from(rows) == Ok(BATCH) })
     }
 }

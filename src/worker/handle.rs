@@ -70,8 +70,8 @@ impl WorkerHandle {
         early: bool,
         wait: Duration,
     ) -> Result<Result<Worked, NotClaimed>, DbError> {
-        let _guard = ScopeGuard::new(self.0.scope());
-        let scope = &_guard.0;
+        let guard = ScopeGuard::new(self.0.scope());
+        let scope = &guard.0;
         if let Err(refused) = self.start_one(scope, id, early).await? {
             return Ok(Err(refused));
         }

@@ -37,8 +37,9 @@ async fn rescue(engine: &Engine) -> Duration {
     let tick = (lease / 3).min(Duration::from_secs(10));
     // A database that was away is not a crash: its workers get the time of a lease to renew first.
     let unbroken = engine.queue.database().unbroken_for().unwrap_or_default();
-    if unbroken < lease {
-        return (lease - unbroken).min(tick);
+    let missing = lease.saturating_sub(unbroken);
+    if !missing.is_zero() {
+        return missing.min(tick);
     }
     let rescued = rescue_overdue(engine, Duration::ZERO).await;
     rescued.and_then(|rescued| rescued.next_expiry).map_or(tick, |expiry| tick.min(expiry + AFTER_EXPIRY))

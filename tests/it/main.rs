@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one Postgres of its own, one database a test.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
+
 mod claims;
 mod command_line;
 mod configuration;

@@ -72,7 +72,7 @@ async fn a_task_that_takes_its_process_down_every_time_ends_as_poison_and_no_oth
         if over {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "no end: {}", instance.log());
+        assert!(began.elapsed() < Duration::from_mins(1), "no end: {}", instance.log());
         if !instance.is_running() {
             deaths += 1;
             instance = Instance::start(&db, &settings).await;

@@ -33,7 +33,7 @@ impl Instance {
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let sink = log.clone();
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| sink.lock().unwrap().push(line))
+            lines.map_while(Result::ok).for_each(|line| sink.lock().unwrap().push(line));
         });
         let mut instance = Self { child, log, port: 0 };
         eventually("the process listens", async || {
