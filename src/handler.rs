@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::queue::{Task, Usage};
+use crate::db::DbError;
+use crate::queue::{QueueError, Task, Usage};
 use crate::services::Services;
 
 /// Does the tasks of one type. The future may be dropped at any await: on a timeout, a cancellation or a shutdown.
@@ -115,10 +116,28 @@ impl From<Answer> for Outcome {
     }
 }
 
-/// Lets handlers write `?` in a helper that answers `Result<Outcome, Outcome>`: an error of the database is retryable.
-impl From<crate::db::DbError> for Outcome {
-    fn from(error: crate::db::DbError) -> Self {
-        Self::retry(error)
+/// Lets handlers write `?` in a helper that answers `Result<Outcome, Outcome>`. An error of the database is retryable,
+/// unless it refused the values: no attempt would do better with the same ones.
+impl From<DbError> for Outcome {
+    fn from(error: DbError) -> Self {
+        if error.is_content() { Self::fail(error) } else { Self::retry(error) }
+    }
+}
+
+/// The same for further tasks that a handler adds.
+impl From<QueueError> for Outcome {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Invalid(invalid) => Self::fail(invalid),
+            QueueError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// The answer of such a helper, whichever way it ended.
+impl From<Result<Outcome, Outcome>> for Outcome {
+    fn from(result: Result<Outcome, Outcome>) -> Self {
+        result.unwrap_or_else(|outcome| outcome)
     }
 }
 
@@ -164,6 +183,13 @@ impl Registry {
     #[must_use]
     pub fn task_types(&self) -> Vec<String> {
         self.handlers.keys().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Makes one attempt at a task, outside any worker: without timeout, and without ending the task. `None`: no handler
+    /// knows its type.
+    pub async fn run(&self, task: Task, services: Services) -> Option<Outcome> {
+        let handler = self.get(&task.task_type)?;
+        Some(handler.run(task, services).await)
     }
 
     pub(crate) fn get(&self, task_type: &str) -> Option<Arc<dyn AnyHandler>> {

@@ -89,12 +89,25 @@ impl Target {
         !self.transaction_pooler
     }
 
-    /// Host, port and database, for people. No password.
+    /// Database, host, port and TLS, for people. No password.
     #[must_use]
     pub fn describe(&self) -> String {
-        let hosts: Vec<String> = self.postgres.get_hosts().iter().map(|host| format!("{host:?}")).collect();
+        use tokio_postgres::config::Host;
+        let ports = self.postgres.get_ports();
+        let hosts = self.postgres.get_hosts().iter().enumerate().map(|(index, host)| match host {
+            Host::Tcp(name) => {
+                format!("{name}:{}", ports.get(index).or(ports.first()).copied().unwrap_or(5432))
+            }
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let tls = match self.ssl {
+            SslMode::Disable => "no TLS",
+            SslMode::Require => "TLS, unverified without DATABASE_CA_CERT",
+            SslMode::VerifyCa => "TLS, certificate verified",
+            SslMode::VerifyFull => "TLS, certificate and name verified",
+        };
         let database = self.postgres.get_dbname().unwrap_or("the user's database");
-        format!("{database} on {} ({:?})", hosts.join(","), self.ssl)
+        format!("{database} at {} ({tls})", hosts.collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -10,11 +10,11 @@ use crate::queue::Task;
 use crate::services::Services;
 
 /// Returns its input.
-pub struct Echo;
+pub(super) struct Echo;
 
 /// How to misbehave; everything else in the input is ignored and returned.
 #[derive(Deserialize)]
-pub struct Input {
+pub(super) struct Input {
     /// Wait this long first.
     #[serde(default)]
     sleep_ms: u64,

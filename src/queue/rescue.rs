@@ -28,11 +28,20 @@ pub struct Rescued {
 }
 
 impl Queue {
-    /// Takes back tasks with expired leases, 200 at the most.
-    pub async fn rescue(&self) -> Result<Rescued, DbError> {
+    /// Takes back tasks whose leases expired at least `overdue` ago, 200 at the most.
+    ///
+    /// Zero is for a process that has itself been in touch with the database for the time of a lease. One that has not
+    /// cannot know whether the database was away and all leases expired together; it waits a lease longer.
+    pub async fn rescue(&self, overdue: Duration) -> Result<Rescued, DbError> {
         let timeout = self.rules.timeout.as_secs_f64();
         let window = self.rules.adopt_window.as_secs_f64();
-        let params = [(&timeout as _, Type::FLOAT8), (&window as _, Type::FLOAT8), (&LIMIT as _, Type::INT8)];
+        let overdue = overdue.as_secs_f64();
+        let params = [
+            (&timeout as _, Type::FLOAT8),
+            (&window as _, Type::FLOAT8),
+            (&LIMIT as _, Type::INT8),
+            (&overdue as _, Type::FLOAT8),
+        ];
         let (rows, refused) = match self.db.query(Lane::Shared, deadline::REQUEST, RESCUE, &params).await {
             Err(error) if !error.is_transient() => (
                 self.db.query(Lane::Shared, deadline::REQUEST, RESCUE_WITHOUT_LOG, &params).await?,

@@ -19,7 +19,7 @@ pub(super) async fn run(engine: Arc<Engine>, mut heard: mpsc::Receiver<Heard>) {
                 }
             }
             // A new task; or the connection is back, and anything may have happened meanwhile.
-            Heard::Notice { .. } if engine.config.poll_strict => {}
+            _ if engine.config.poll_strict => {}
             Heard::Notice { .. } | Heard::Connected => engine.wake.notify_one(),
         }
     }

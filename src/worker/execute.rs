@@ -11,7 +11,7 @@ use super::engine::{Company, Engine};
 use super::leases::{Held, Stop};
 use super::scope::{InHand, Scope};
 use crate::handler::{Answer, Outcome};
-use crate::queue::{Claimed, Ending, Lease, Retry, RetryRule, Verdict, retry_or_fail};
+use crate::queue::{Claimed, Ending, Lease, Retry, RetryRule, Verb, Verdict, retry_or_fail};
 use crate::telemetry::metrics::{EndingLabel, TypeLabel};
 
 /// A claimed task with all that belongs to it until its verdict is in.
@@ -107,6 +107,10 @@ impl Attempt {
             Verdict::Accepted | Verdict::Already => {
                 engine.stats.ended(verb);
                 scope.ended(verb);
+                if matches!(verb, Verb::Retry | Verb::Snooze | Verb::Release) {
+                    // It is due again, perhaps before anything the loop knows of.
+                    engine.wake.notify_one();
+                }
                 let label = EndingLabel { task_type: claimed.task_type.clone(), ending: verb.name() };
                 engine.metrics.endings.get_or_create(&label).inc();
             }

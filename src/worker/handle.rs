@@ -84,7 +84,7 @@ impl WorkerHandle {
     pub async fn drain(&self, wait: Duration) -> Result<Drained, DbError> {
         let engine = &self.0;
         if engine.config.poll_mode == PollMode::Request {
-            maintenance::rescue(engine).await;
+            maintenance::rescue_once(engine).await;
         }
         let guard = ScopeGuard::new(engine.scope());
         let scope = &guard.0;

@@ -7,9 +7,11 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
 use crate::db::DbError;
-use crate::queue::Pruned;
+use crate::queue::{Pruned, Rescued};
 
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// A lease that is about to expire is looked at just after.
+const AFTER_EXPIRY: Duration = Duration::from_millis(50);
 /// Between two batches, so that pruning never competes with the queue.
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,8 +31,8 @@ pub(super) async fn run(engine: Arc<Engine>) {
     }
 }
 
-/// One look. Answers how long the next one can wait.
-pub(super) async fn rescue(engine: &Engine) -> Duration {
+/// One look by a process that goes on. Answers how long the next one can wait.
+async fn rescue(engine: &Engine) -> Duration {
     let lease = engine.queue.lease();
     let tick = (lease / 3).min(Duration::from_secs(10));
     // A database that was away is not a crash: its workers get the time of a lease to renew first.
@@ -38,28 +40,37 @@ pub(super) async fn rescue(engine: &Engine) -> Duration {
     if unbroken < lease {
         return (lease - unbroken).min(tick);
     }
-    match engine.queue.rescue().await {
-        Ok(rescued) => {
-            if rescued.tasks > 0 {
-                tracing::warn!(
-                    tasks = rescued.tasks,
-                    poisoned = rescued.poisoned,
-                    "took back tasks of dead processes"
-                );
-            }
-            if rescued.due {
-                engine.wake.notify_one();
-                if let Err(error) = engine.queue.announce().await {
-                    tracing::debug!(%error, "others will find the rescued tasks at their next poll");
-                }
-            }
-            rescued.next_expiry.map_or(tick, |expiry| tick.min(expiry + Duration::from_millis(50)))
-        }
+    let rescued = rescue_overdue(engine, Duration::ZERO).await;
+    rescued.and_then(|rescued| rescued.next_expiry).map_or(tick, |expiry| tick.min(expiry + AFTER_EXPIRY))
+}
+
+/// One look by a process that lives for one request or one run and has not been in touch with the database for long.
+pub(super) async fn rescue_once(engine: &Engine) {
+    rescue_overdue(engine, engine.queue.lease()).await;
+}
+
+async fn rescue_overdue(engine: &Engine, overdue: Duration) -> Option<Rescued> {
+    let rescued = match engine.queue.rescue(overdue).await {
+        Ok(rescued) => rescued,
         Err(error) => {
             tracing::warn!(%error, "cannot look for tasks of dead processes");
-            tick
+            return None;
+        }
+    };
+    if rescued.tasks > 0 {
+        tracing::warn!(
+            tasks = rescued.tasks,
+            poisoned = rescued.poisoned,
+            "took back tasks of dead processes"
+        );
+    }
+    if rescued.due {
+        engine.wake.notify_one();
+        if let Err(error) = engine.queue.announce().await {
+            tracing::debug!(%error, "others will find the rescued tasks at their next poll");
         }
     }
+    Some(rescued)
 }
 
 async fn prune(engine: &Engine) {

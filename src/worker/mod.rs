@@ -110,7 +110,10 @@ impl Worker {
         let renewal = renewal::start(engine.clone())?;
         tokio::select! {
             () = prepare::prepare(&engine, self.migrate_on_start) => match until {
-                Until::Dry => handle::start(&engine, &scope).run(Until::Dry).await,
+                Until::Dry => {
+                    maintenance::rescue_once(&engine).await;
+                    handle::start(&engine, &scope).run(Until::Dry).await;
+                }
                 Until::Stopped => self.poll(&scope).await,
             },
             () = engine.shutdown.begun().cancelled() => {}

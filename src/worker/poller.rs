@@ -13,8 +13,8 @@ use super::quiet::{Duty, Quiet, WINDOW};
 use super::scope::Scope;
 use crate::db::DbError;
 
-/// Others hold what is due; they will have committed by then.
-const CONTENDED: Duration = Duration::from_millis(10);
+/// Others hold what is due and will mostly have committed by then; if they have not, the wait doubles.
+const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the loop waits for.
@@ -47,6 +47,7 @@ pub(super) struct Poller {
     appetite: Appetite,
     quiet: Quiet,
     backoff: Duration,
+    contended: Duration,
     suspects_looked_at: Instant,
     slow_clock_told: bool,
 }
@@ -66,6 +67,7 @@ impl Poller {
             appetite,
             quiet: Quiet::default(),
             backoff: BACKOFF.0,
+            contended: CONTENDED.0,
             suspects_looked_at: Instant::now(),
             slow_clock_told: false,
         }
@@ -170,11 +172,16 @@ impl Poller {
         if due.suspect == Some(Duration::ZERO) && self.run_suspect().await? {
             return Ok(Next::Again);
         }
-        Ok(match due.ordinary {
-            Some(Duration::ZERO) if got > 0 => Next::Again,
-            Some(Duration::ZERO) => Next::Pause(CONTENDED),
-            _ => Next::Idle(due.soonest().unwrap_or(Duration::MAX)),
-        })
+        if due.soonest() != Some(Duration::ZERO) {
+            self.contended = CONTENDED.0;
+            return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
+        }
+        if got > 0 {
+            return Ok(Next::Again);
+        }
+        let pause = self.contended;
+        self.contended = (pause * 2).min(CONTENDED.1);
+        Ok(Next::Pause(pause))
     }
 
     /// Runs one task with no other in this process, if there is one that has to: its process died under it twice.

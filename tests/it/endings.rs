@@ -159,7 +159,7 @@ async fn an_expired_lease_is_good_until_somebody_rescues_the_task() {
     let leases: Vec<Lease> = bench.claim(2).await.iter().map(|claimed| claimed.lease).collect();
     bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '1 s'").await;
     assert_eq!(bench.end(Ending::complete(leases[0], json!(1))).await, Verdict::Accepted);
-    let rescued = bench.queue.rescue().await.expect("a look");
+    let rescued = bench.queue.rescue(Duration::ZERO).await.expect("a look");
     assert_eq!((rescued.tasks, rescued.poisoned, rescued.due), (1, 0, true));
     assert_eq!(bench.end(Ending::complete(leases[1], json!(1))).await, Verdict::Stale);
     let expected = "status = 'pending' and crash_count = 1 and retry_count = 0 and scheduled_for <= now()";
@@ -168,12 +168,24 @@ async fn an_expired_lease_is_good_until_somebody_rescues_the_task() {
 }
 
 #[tokio::test]
+async fn who_has_just_come_takes_back_only_what_has_been_overdue_for_a_lease() {
+    let bench = Bench::new().await;
+    bench.claim(1).await;
+    bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '30 s'").await;
+    let rescued = async |overdue| bench.queue.rescue(overdue).await.expect("a look").tasks;
+    assert_eq!(rescued(Duration::from_mins(1)).await, 0, "it has not been overdue for long enough");
+    bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '2 days'").await;
+    assert_eq!(rescued(Duration::from_hours(24)).await, 0, "the server has not been up for long enough");
+    assert_eq!(rescued(Duration::from_millis(1)).await, 1);
+}
+
+#[tokio::test]
 async fn the_third_crash_in_a_row_is_poison_and_any_other_ending_starts_the_count_anew() {
     let bench = Bench::new().await;
     let mut lease = bench.claim_one().await;
     for crash in 1..=3 {
         bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '1 s'").await;
-        let rescued = bench.queue.rescue().await.expect("a look");
+        let rescued = bench.queue.rescue(Duration::ZERO).await.expect("a look");
         assert_eq!((rescued.tasks, rescued.poisoned), (1, u64::from(crash == 3)), "crash {crash}");
         if crash < 3 {
             let kinds = ["a".to_owned()];
@@ -352,7 +364,7 @@ async fn rows_that_an_older_processor_left_running_are_adopted_only_while_they_a
                  ('a', 'no time', 'processing', '{}', null, now() - interval '20 minutes')",
         )
         .await;
-    assert_eq!(bench.queue.rescue().await.expect("a look").tasks, 2);
+    assert_eq!(bench.queue.rescue(Duration::ZERO).await.expect("a look").tasks, 2);
     let adopted =
         "select string_agg(agent_type, ', ' order by agent_type) from agent_tasks where status = 'pending'";
     assert_eq!(bench.db.value::<String>(adopted).await, "no time, young");

@@ -1,1 +1,10 @@
-//! The customer's tables, as the built-in handlers use them.
+//! The customer's tables, as the built-in handlers use them. No other module has SQL on them.
+
+pub(super) mod conversations;
+pub(super) mod events;
+pub(super) mod innovators;
+pub(super) mod intros;
+pub(super) mod messages;
+pub(super) mod priorities;
+pub(super) mod profile;
+pub(super) mod users;

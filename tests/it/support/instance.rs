@@ -79,6 +79,10 @@ impl Instance {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }

@@ -4,6 +4,7 @@ mod app;
 mod db;
 mod instance;
 mod pooler;
+mod proxy;
 mod server;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use instance::Instance;
+pub(crate) use proxy::Proxy;
 pub(crate) use server::connect;
 
 /// How long a condition may take to come true before a test gives up.

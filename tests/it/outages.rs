@@ -1,0 +1,143 @@
+//! A database that stops, crashes, stays away or answers into the void.
+
+use std::time::Duration;
+
+use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
+use task_processor::config::Config;
+use task_processor::handlers;
+use tokio_postgres::NoTls;
+
+use crate::support::{Proxy, TestApp, eventually};
+
+/// A server of its own, which the test may stop, behind a wire that it may cut.
+struct Outage {
+    data: std::path::PathBuf,
+    server: Option<EmbeddedPostgres>,
+    proxy: Proxy,
+}
+
+impl Outage {
+    async fn new(name: &str) -> Self {
+        let data = std::env::temp_dir().join(format!("tp-outage-{name}-{}", std::process::id()));
+        let server = start(&data).await;
+        let proxy = Proxy::to(server.socket_dir()).await;
+        Self { data, server: Some(server), proxy }
+    }
+
+    async fn app(&self) -> TestApp {
+        let url = self.proxy.url("postgres");
+        let vars = [
+            ("DATABASE_URL", url.as_str()),
+            ("LEASE_SECONDS", "3"),
+            ("PORT", "0"),
+            ("SHUTDOWN_GRACE_SECONDS", "1"),
+        ];
+        let mut config = Config::from_vars(vars).expect("valid");
+        config.http.host = [127, 0, 0, 1].into();
+        let app = TestApp::start_with(config, handlers::all()).await;
+        eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+        app
+    }
+
+    /// One value, straight from the server.
+    async fn value<T: tokio_postgres::types::FromSqlOwned>(&self, sql: &str) -> T {
+        let server = self.server.as_ref().expect("it runs");
+        let (client, connection) =
+            tokio_postgres::connect(&server.url("postgres"), NoTls).await.expect("a connection");
+        tokio::spawn(connection);
+        client.query_typed(sql, &[]).await.expect("an answer")[0].get(0)
+    }
+
+    async fn stop(&mut self) {
+        self.server.take().expect("it runs").stop().await.expect("it stops");
+        self.proxy.cut();
+    }
+
+    async fn start(&mut self) {
+        let server = start(&self.data).await;
+        self.proxy.lead_to(server.socket_dir());
+        self.server = Some(server);
+    }
+}
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        let data = self.data.clone();
+        // The guardian stops the server a moment after we let go of it.
+        std::thread::spawn(move || {
+            for _ in 0..100 {
+                std::thread::sleep(Duration::from_millis(100));
+                if std::fs::remove_dir_all(&data).is_ok() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+async fn start(data: &std::path::Path) -> EmbeddedPostgres {
+    let mut options = Options::kept(data);
+    options.durable = true;
+    EmbeddedPostgres::start(options).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+const ADD: &str = "with added as (
+    insert into agent_tasks (task_type, agent_type, context_json)
+    select 'echo', 'test', '{\"sleep_ms\": 200}' from generate_series(1, 100) returning 1
+) select count(*) from added";
+const UNHARMED: &str =
+    "select bool_and(status = 'completed' and crash_count = 0 and retry_count = 0) from agent_tasks";
+
+#[tokio::test]
+async fn a_database_that_is_restarted_under_load_costs_nothing_but_time() {
+    let mut outage = Outage::new("restart").await;
+    let app = outage.app().await;
+    for _ in 0..2 {
+        assert_eq!(outage.value::<i64>(ADD).await, 100);
+        app.worker.wake();
+        eventually("some run", async || app.worker.in_hand() > 0).await;
+        outage.stop().await;
+        eventually("health tells", async || app.get("/health").await.1["status"] == "degraded").await;
+        assert_eq!(app.get("/health").await.0, 200, "no restart of the process would help");
+        assert_eq!(app.get("/health/ready").await.0, 503);
+        outage.start().await;
+        eventually("all are done", async || outage.value(UNHARMED).await).await;
+        eventually("health tells", async || app.get("/health").await.1["status"] == "healthy").await;
+    }
+    let log = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
+    assert_eq!(outage.value::<i64>(log).await, 0, "nothing counts as a crash");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_for_longer_than_the_leases_counts_as_no_crash() {
+    let outage = Outage::new("away").await;
+    let app = outage.app().await;
+    assert_eq!(outage.value::<i64>(ADD).await, 100);
+    app.worker.wake();
+    eventually("some run", async || app.worker.in_hand() > 0).await;
+    outage.proxy.cut();
+    // Three leases long. What ran is cut short when its lease ends: nobody may act without one.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(app.get("/health").await.1["status"], "degraded");
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    eventually("all are done", async || outage.value(UNHARMED).await).await;
+    let log = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
+    assert_eq!(outage.value::<i64>(log).await, 0, "nothing counts as a crash");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_starts_without_a_database_waits_for_it() {
+    let outage = Outage::new("late").await;
+    outage.proxy.cut();
+    let vars = [("DATABASE_URL", outage.proxy.url("postgres")), ("PORT", "0".to_owned())];
+    let mut config = Config::from_vars(vars).expect("valid");
+    config.http.host = [127, 0, 0, 1].into();
+    let app = TestApp::start_with(config, handlers::all()).await;
+    assert_eq!(app.get("/health").await.1["status"], "degraded");
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.stop().await;
+}
