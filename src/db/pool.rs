@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts,
+    Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
 };
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{ToSql, Type};
@@ -22,11 +23,17 @@ pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub enum Lane {
     /// One connection, for renewals alone.
     Renewal,
-    /// One connection, for claims and endings.
+    /// One connection, for endings and, when no other is free, for claims.
     Work,
     /// The rest: handlers, the API, maintenance.
     Shared,
 }
+
+const TIMEOUTS: Timeouts = Timeouts {
+    wait: Some(Duration::from_secs(5)),
+    create: Some(Duration::from_secs(10)),
+    recycle: Some(Duration::from_secs(2)),
+};
 
 /// All connections of this process but the listening one. Clones share them.
 #[derive(Clone)]
@@ -83,20 +90,32 @@ impl Database {
 
     /// Borrows a connection whose queries must be answered within `deadline`.
     pub async fn session(&self, lane: Lane, deadline: Duration) -> Result<Session, DbError> {
-        let object = match self.pool(lane).get().await {
-            Ok(object) => object,
+        self.lend(self.pool(lane).get().await, deadline)
+    }
+
+    /// Borrows a connection for a claim: a shared one if one is free at this moment, so that a claim need not wait behind
+    /// an ending; else the one kept for work, so that it never waits behind handlers and the API.
+    pub async fn claim_session(&self, deadline: Duration) -> Result<Session, DbError> {
+        let at_once = Timeouts { wait: Some(Duration::ZERO), ..TIMEOUTS };
+        match self.shared.timeout_get(&at_once).await {
+            Err(PoolError::Timeout(TimeoutType::Wait)) => self.session(Lane::Work, deadline).await,
+            result => self.lend(result, deadline),
+        }
+    }
+
+    fn lend(&self, object: Result<Object, PoolError>, deadline: Duration) -> Result<Session, DbError> {
+        match object {
+            Ok(object) => {
+                Ok(Session { object: Some(object), deadline, contact: self.contact.clone(), busy: false })
+            }
             Err(error) => {
                 // An exhausted pool says nothing about the database.
-                if !matches!(
-                    error,
-                    deadpool_postgres::PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)
-                ) {
+                if !matches!(error, PoolError::Timeout(TimeoutType::Wait)) {
                     self.contact.lost();
                 }
-                return Err(DbError::Connect(error));
+                Err(DbError::Connect(error))
             }
-        };
-        Ok(Session { object: Some(object), deadline, contact: self.contact.clone(), busy: false })
+        }
     }
 
     /// Borrows a connection for one query.
@@ -207,11 +226,7 @@ fn build_pool(target: &Target, ca_cert: Option<&str>, size: usize) -> Result<Poo
         mode => Manager::from_config(target.postgres.clone(), tls::connector(mode, ca_cert)?, manager),
     };
     let mut config = PoolConfig::new(size);
-    config.timeouts = Timeouts {
-        wait: Some(Duration::from_secs(5)),
-        create: Some(Duration::from_secs(10)),
-        recycle: Some(Duration::from_secs(2)),
-    };
+    config.timeouts = TIMEOUTS;
     Pool::builder(manager)
         .config(config)
         .runtime(Runtime::Tokio1)

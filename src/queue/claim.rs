@@ -108,7 +108,12 @@ impl Queue {
     /// When the next task that this process can run is due.
     pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
         let params: [Param<'_>; 1] = [(&types, Type::TEXT_ARRAY)];
-        let rows = self.db.query(Lane::Work, deadline::CLAIM, include_str!("next_due.sql"), &params).await?;
+        let rows = self
+            .db
+            .claim_session(deadline::CLAIM)
+            .await?
+            .query(include_str!("next_due.sql"), &params)
+            .await?;
         let until = |column| -> Result<Option<Duration>, DbError> {
             let seconds: Option<f64> = rows[0].try_get(column)?;
             // Infinity is a date, and never.
@@ -124,7 +129,7 @@ impl Queue {
         let worker: &str = &self.worker;
         let mut params: Vec<Param<'_>> = vec![(&lease, Type::FLOAT8), (&worker, Type::TEXT)];
         params.extend_from_slice(more);
-        let rows = self.db.query(Lane::Work, deadline::CLAIM, sql, &params).await?;
+        let rows = self.db.claim_session(deadline::CLAIM).await?.query(sql, &params).await?;
         self.metrics.claims.inc_by(rows.len() as u64);
         rows.iter().map(|row| Claimed::decode(row, &self.rules)).collect()
     }

@@ -140,9 +140,15 @@ async fn a_process_that_has_come_to_the_leftover_number_is_left_alone() {
     let server = EmbeddedPostgres::start(directory.options()).await.unwrap();
     let pid_file = server.data_dir().join("cluster/postmaster.pid");
     let leftover = std::fs::read_to_string(&pid_file).unwrap();
+    let user = server.user();
     server.stop().await.unwrap();
 
-    let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut sleep = Command::new("sleep");
+    if let Some(user) = user {
+        // One that the server's user might end.
+        sleep.uid(user.uid).gid(user.gid);
+    }
+    let mut stranger = sleep.arg("600").spawn().unwrap();
     let ours = leftover.lines().next().unwrap();
     std::fs::write(&pid_file, leftover.replacen(ours, &stranger.id().to_string(), 1)).unwrap();
     let server = EmbeddedPostgres::start(directory.options()).await.unwrap();
@@ -152,7 +158,7 @@ async fn a_process_that_has_come_to_the_leftover_number_is_left_alone() {
     server.stop().await.unwrap();
 }
 
-/// A process of its own that starts a server, tells where its directories are, and waits to be ended.
+/// A process of its own that starts a server, tells where its directories are, and waits for its end.
 #[tokio::test]
 #[ignore = "other tests run it as a process of its own"]
 async fn an_owner_for_the_other_tests() {
@@ -163,22 +169,25 @@ async fn an_owner_for_the_other_tests() {
     };
     let server = EmbeddedPostgres::start(options).await.unwrap();
     println!("\nserver\t{}\t{}", server.data_dir().display(), server.socket_dir().display());
-    std::future::pending::<()>().await;
+    // Until it is ended, or forgotten by a test that failed.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 /// Starts that process, in a process group of its own as a shell would: its data and socket directories.
 fn owner(data: &Path) -> (Child, PathBuf, PathBuf) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args([OWNER, "--exact", "--ignored", "--nocapture"])
         .env(OWNERS_DATA, data)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let line = lines.into_iter().find(|line| line.starts_with("server\t")).expect("a server");
+        .expect("an owner");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("server\t")).expect("a server");
     let mut directories = line.split('\t').skip(1).map(PathBuf::from);
-    (child, directories.next().unwrap(), directories.next().unwrap())
+    let mut next = || directories.next().expect("two directories");
+    (child, next(), next())
 }
 
 #[tokio::test]

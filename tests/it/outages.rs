@@ -7,7 +7,7 @@ use task_processor::config::Config;
 use task_processor::handlers;
 use tokio_postgres::NoTls;
 
-use crate::support::{Proxy, TestApp, eventually};
+use crate::support::{Proxy, TestApp, eventually, scratch};
 
 /// A server of its own, which the test may stop, behind a wire that it may cut.
 struct Outage {
@@ -18,7 +18,7 @@ struct Outage {
 
 impl Outage {
     async fn new(name: &str) -> Self {
-        let data = std::env::temp_dir().join(format!("tp-outage-{name}-{}", std::process::id()));
+        let data = scratch(name).await;
         let server = start(&data).await;
         let proxy = Proxy::to(server.socket_dir()).await;
         Self { data, server: Some(server), proxy }
@@ -56,22 +56,6 @@ impl Outage {
         let server = start(&self.data).await;
         self.proxy.lead_to(server.socket_dir());
         self.server = Some(server);
-    }
-}
-
-impl Drop for Outage {
-    fn drop(&mut self) {
-        drop(self.server.take());
-        let data = self.data.clone();
-        // The guardian stops the server a moment after we let go of it.
-        std::thread::spawn(move || {
-            for _ in 0..100 {
-                std::thread::sleep(Duration::from_millis(100));
-                if std::fs::remove_dir_all(&data).is_ok() {
-                    break;
-                }
-            }
-        });
     }
 }
 
@@ -145,6 +129,10 @@ async fn a_process_that_starts_without_a_database_waits_for_it() {
 async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
     let outage = Outage::new("claim").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "30")]).await;
+    // The reply to be lost is the next claim's, not that of a look that is under way.
+    let asleep = "select bool_and(state = 'idle' and state_change < now() - interval '500 ms')
+        from pg_stat_activity where application_name = 'task-processor'";
+    eventually("the worker is asleep", async || outage.value(asleep).await).await;
     outage.proxy.mute();
     outage.value::<i64>(ADD).await;
     app.worker.wake();

@@ -1,5 +1,6 @@
 //! The process's Postgres, started by the first test that needs it and taken away by its guardian.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
@@ -46,6 +47,11 @@ impl Server {
         let databases = self.databases.clone();
         databases.acquire_owned().await.expect("never closed")
     }
+}
+
+/// A place for files that goes with the process, whatever ends it.
+pub(crate) async fn scratch(name: &str) -> PathBuf {
+    Server::get().await.postgres.socket_dir().join(name)
 }
 
 /// A variable that only the tests know. Empty counts as absent.
