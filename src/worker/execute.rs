@@ -117,7 +117,7 @@ impl Attempt {
             Verdict::Stale => {
                 engine.metrics.stale_endings.inc();
             }
-            Verdict::Refused => {}
+            Verdict::Locked | Verdict::Refused => {}
         }
         report(&claimed, verb.name(), verdict, took, error.as_deref());
         drop((company, in_hand));
