@@ -26,7 +26,7 @@ const CLAIM_ALONE: &str = concat!(
             and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
         order by task.scheduled_for, task.id
         limit 1
-        for update of task skip locked
+        for no key update of task skip locked
     )",
     include_str!("claimed.sql")
 );
@@ -42,7 +42,7 @@ const CLAIM_ONE: &str = concat!(
             and ($5 or task.scheduled_for <= statement_timestamp())
             and task.task_type = any ($3::text[])
             and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-        for update of task skip locked
+        for no key update of task skip locked
     )",
     include_str!("claimed.sql")
 );

@@ -124,6 +124,7 @@ impl Attempt {
             Verdict::Stale => {
                 engine.metrics.stale_endings.inc();
             }
+            // Locked rows are the finisher's affair; it answers when it knows.
             Verdict::Refused | Verdict::Locked => {
                 let engine = engine.clone();
                 tokio::spawn(async move { engine.leases.abandon(&held).await });

@@ -177,6 +177,8 @@ impl Leases {
                         held.stop(Stop::Cancelled);
                     }
                 }
+                // Still ours, and not extended: the next renewal will be in time, or the fence falls.
+                None if renewed.locked.contains(&held.lease.token) => {}
                 None => {
                     held.stop(Stop::LeaseLost);
                     lost += 1;

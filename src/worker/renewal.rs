@@ -12,6 +12,14 @@ use crate::db::DbError;
 /// A claim whose reply was lost is settled this long after: see `release_unknown_update.sql`.
 const SETTLE_AFTER: Duration = Duration::from_millis(5_500);
 
+/// What a renewal achieved.
+enum Extended {
+    /// Every lease that is still ours.
+    All,
+    /// Not those whose rows somebody else holds at this moment.
+    Some,
+}
+
 /// Starts the thread. It ends when the engine's work is over.
 pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -38,8 +46,9 @@ async fn run(engine: &Engine) {
         watch(engine);
         if all || Instant::now() >= renew_at {
             match renew(engine, all).await {
-                Ok(()) => renew_at = Instant::now() + third,
+                Ok(Extended::All) => renew_at = Instant::now() + third,
                 // At the next tick again: what counts is the time left of the leases.
+                Ok(Extended::Some) => {}
                 Err(error) => tracing::warn!(%error, held = engine.leases.len(), "cannot renew leases"),
             }
         }
@@ -58,13 +67,13 @@ async fn run(engine: &Engine) {
 }
 
 /// Extends the leases that need it, or all. Nothing held: the database is not bothered.
-async fn renew(engine: &Engine, all: bool) -> Result<(), DbError> {
+async fn renew(engine: &Engine, all: bool) -> Result<Extended, DbError> {
     let lease = engine.queue.lease();
     let sent = Instant::now();
     // A lease with more than two thirds left can wait: most tasks end before their first renewal.
     let mut leases = engine.leases.ending_before(if all { sent + lease * 2 } else { sent + lease * 2 / 3 });
     if leases.is_empty() {
-        return Ok(());
+        return Ok(Extended::All);
     }
     let renewed = engine.queue.renew(&mut leases).await?;
     let lost = engine.leases.renewed(&leases, &renewed, engine.lease_end(sent));
@@ -72,7 +81,8 @@ async fn renew(engine: &Engine, all: bool) -> Result<(), DbError> {
         engine.metrics.leases_lost.inc_by(lost as u64);
         tracing::warn!(lost, "leases were lost to other processes");
     }
-    release_unknown(engine).await
+    release_unknown(engine).await?;
+    Ok(if renewed.locked.is_empty() { Extended::All } else { Extended::Some })
 }
 
 /// Looks for what a claim brought whose reply was lost at `lost_at`. Answers when to look again: the server may carry
