@@ -91,3 +91,104 @@ async fn an_update_that_a_trigger_swallows_is_refused_and_not_asked_for_again() 
         .await;
     assert_eq!(bench.end(&leases).await, [Verdict::Refused]);
 }
+
+/// A trigger that refuses to let the row with this number change.
+const REFUSE: &str = "
+    create function refuse() returns trigger language plpgsql as
+    $$ begin if new.context_json ->> 'number' = '0' then raise exception 'no'; end if; return new; end $$;
+    create trigger refuse before update on agent_tasks for each row execute function refuse();";
+
+#[tokio::test]
+async fn a_row_that_cannot_be_claimed_costs_its_neighbours_nothing() {
+    for refusal in
+        [REFUSE, "alter table agent_tasks add check (status = 'pending' or context_json ->> 'number' <> '0')"]
+    {
+        let bench = Bench::new().await;
+        bench.enqueue(10).await;
+        // The first of them all, in every way.
+        bench
+            .db
+            .execute("update agent_tasks set priority = 'urgent' where context_json ->> 'number' = '0'")
+            .await;
+        bench.db.execute(refusal).await;
+        let kinds = ["a".to_owned()];
+        assert_eq!(
+            bench.queue.claim(&kinds, 1).await.expect("a claim").len(),
+            1,
+            "it is not all that is picked"
+        );
+        assert_eq!(bench.queue.claim(&kinds, 10).await.expect("a claim").len(), 8);
+        assert_eq!(
+            bench.queue.next_due(&kinds).await.expect("an answer").soonest(),
+            None,
+            "there is time to sleep"
+        );
+        assert_eq!(
+            bench.db.value::<i64>("select count(*) from agent_tasks where status = 'pending'").await,
+            1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_suspect_that_cannot_be_claimed_does_not_hide_the_next() {
+    let bench = Bench::new().await;
+    bench.enqueue(2).await;
+    bench.db.execute("update agent_tasks set crash_count = 2, scheduled_for = '2000-01-01' where context_json ->> 'number' = '0'").await;
+    bench.db.execute("update agent_tasks set crash_count = 2 where context_json ->> 'number' = '1'").await;
+    bench.db.execute(REFUSE).await;
+    let kinds = ["a".to_owned()];
+    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_some());
+    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_none());
+    assert_eq!(bench.queue.next_due(&kinds).await.expect("an answer").soonest(), None);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_rescued_costs_its_neighbours_nothing() {
+    let bench = Bench::new().await;
+    bench.claim(10).await;
+    bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '1 s'").await;
+    bench.db.execute(REFUSE).await;
+    let rescued = bench.queue.rescue(std::time::Duration::ZERO).await.expect("a look");
+    assert_eq!((rescued.tasks, rescued.due), (9, true));
+    let rescued = bench.queue.rescue(std::time::Duration::ZERO).await.expect("a look");
+    assert_eq!(rescued.tasks, 0);
+    assert_eq!(bench.db.value::<i64>("select count(*) from agent_actions_log").await, 9);
+}
+
+#[tokio::test]
+async fn counters_at_their_end_stand_still() {
+    let bench = Bench::new().await;
+    bench.enqueue(2).await;
+    bench.db.execute("update agent_tasks set attempt = 2147483647, retry_count = 2147483647").await;
+    let claimed = bench.queue.claim(&["a".to_owned()], 2).await.expect("a claim");
+    assert_eq!(claimed.len(), 2);
+    let ending = Ending::retry(claimed[0].lease, "no luck", std::time::Duration::ZERO);
+    assert_eq!(bench.queue.end(&[ending]).await.expect("a verdict"), [Verdict::Accepted]);
+    bench
+        .db
+        .execute("update agent_tasks set crash_count = 2147483647, lease_expires_at = now() - interval '1 s' where status = 'processing'")
+        .await;
+    assert_eq!(bench.queue.rescue(std::time::Duration::ZERO).await.expect("a look").poisoned, 1);
+}
+
+#[tokio::test]
+async fn an_input_of_many_megabytes_is_not_carried_about_and_its_task_fails_alone() {
+    let bench = Bench::new().await;
+    bench.enqueue(2).await;
+    bench
+        .db
+        .execute("update agent_tasks set context_json = jsonb_build_object('x', repeat('x', 20000000)) where context_json ->> 'number' = '0'")
+        .await;
+    let claimed = bench.queue.claim(&["a".to_owned()], 2).await.expect("a claim");
+    let errors: Vec<String> =
+        claimed.iter().filter_map(|claimed| claimed.task.as_ref().err()).map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        ["column context_json cannot be read: 20000009 bytes, at most 16777216 can be worked on"]
+    );
+    assert_eq!(
+        (claimed.len(), claimed.iter().filter_map(|claimed| claimed.oversize).sum::<i64>()),
+        (2, 20_000_009)
+    );
+}
