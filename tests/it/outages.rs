@@ -153,6 +153,8 @@ async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
 async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
     let outage = Outage::new("ending").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "30"), ("CONCURRENCY", "100")]).await;
+    // On a mute wire no connection can be made: the one for endings must be open before.
+    app.queue().end(&[]).await.expect("an open connection");
     outage.value::<i64>(&ADD.replace("200", "1500")).await;
     app.worker.wake();
     eventually("all run", async || app.worker.in_hand() == 100).await;
