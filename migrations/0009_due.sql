@@ -11,6 +11,7 @@
 --
 -- Details that matter:
 -- * Candidates are read without locks and locked afterwards, in order, under the limit: a row locked is a row claimed.
+-- * `no key`: an insert elsewhere that refers to a task by a foreign key neither waits for a claim nor hides the task.
 -- * `skip locked` may meet rows that another process is claiming right now, so a lane offers `slack` more than asked.
 -- * `status || ''` cannot imply a partial index: the join back goes through the primary key, whatever the statistics.
 -- * A short answer is not an empty queue (others may hold the heads of the lanes): ask next_due before sleeping.
@@ -61,7 +62,7 @@ begin
     where task.status || '' = 'pending'
         and task.scheduled_for <= statement_timestamp()
     limit lim
-    for update of task skip locked;
+    for no key update of task skip locked;
 end
 $function$;
 

@@ -16,7 +16,9 @@ begin
         set search_path = %I, pg_temp
         as $function$
         begin
-            if not exists (select from agent_tasks_wake where quiet_until > clock_timestamp()) then
+            -- now() differs in a longer transaction, which may commit when nobody looks any more: that one announces.
+            if now() <> statement_timestamp()
+                or not exists (select from agent_tasks_wake where quiet_until > clock_timestamp()) then
                 perform pg_notify('agent_tasks', '');
             end if;
             return null;

@@ -1,10 +1,11 @@
 //! Stopping: signals become tokens, and a deadline that nothing in the process can miss.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that had to stop because code of its own would not.
@@ -19,6 +20,7 @@ pub struct Shutdown {
     begun: CancellationToken,
     hurry: CancellationToken,
     stuck: Arc<AtomicBool>,
+    begun_at: Arc<OnceLock<Instant>>,
     grace: Duration,
 }
 
@@ -30,6 +32,7 @@ impl Shutdown {
             begun: CancellationToken::new(),
             hurry: CancellationToken::new(),
             stuck: Arc::default(),
+            begun_at: Arc::default(),
             grace,
         }
     }
@@ -39,12 +42,14 @@ impl Shutdown {
         if self.begun.is_cancelled() {
             self.hurry.cancel();
         }
+        self.begun_at.get_or_init(Instant::now);
         self.begun.cancel();
     }
 
     /// Stops, because code of ours will not: the exit code becomes [`EXIT_STUCK`].
     pub fn begin_stuck(&self) {
         self.stuck.store(true, Ordering::Relaxed);
+        self.begun_at.get_or_init(Instant::now);
         self.begun.cancel();
     }
 
@@ -63,8 +68,9 @@ impl Shutdown {
     /// Waits for the end of the grace period: it has passed, or somebody is in a hurry.
     pub async fn grace_over(&self) {
         self.begun.cancelled().await;
+        let over_at = *self.begun_at.get_or_init(Instant::now) + self.grace;
         tokio::select! {
-            () = tokio::time::sleep(self.grace) => {}
+            () = tokio::time::sleep_until(over_at) => {}
             () = self.hurry.cancelled() => {}
         }
     }

@@ -4,7 +4,7 @@ with wanted as materialized (
     from agent_tasks task
     where task.id = any ($1::uuid[]) and task.status in ('pending', 'processing')
     order by task.id
-    for update
+    for no key update
 ),
 cancelled as (
     update agent_tasks task

@@ -26,7 +26,7 @@ const CLAIM_ALONE: &str = concat!(
             and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
         order by task.scheduled_for, task.id
         limit 1
-        for update of task skip locked
+        for no key update of task skip locked
     )",
     include_str!("claimed.sql")
 );
@@ -42,7 +42,7 @@ const CLAIM_ONE: &str = concat!(
             and ($5 or task.scheduled_for <= statement_timestamp())
             and task.task_type = any ($3::text[])
             and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-        for update of task skip locked
+        for no key update of task skip locked
     )",
     include_str!("claimed.sql")
 );
@@ -75,7 +75,7 @@ pub enum NotClaimed {
     Unroutable(String),
     /// An operator has paused its type.
     Paused(String),
-    /// It will run alone: its process died under it twice. It has been made due now.
+    /// It can only run alone: its process died under it twice.
     Suspect,
 }
 
@@ -101,7 +101,8 @@ impl Queue {
         let params: [Param<'_>; 3] = [(&types, Type::TEXT_ARRAY), (&id, Type::UUID), (&early, Type::BOOL)];
         match self.claim_by(CLAIM_ONE, &params).await?.pop() {
             Some(claimed) => Ok(Ok(claimed)),
-            None => Ok(Err(self.why_not_claimed(types, id, early).await?)),
+            // Claimable, and yet not claimed: somebody was quicker.
+            None => Ok(Err(self.refusal(types, id, early).await?.unwrap_or(NotClaimed::NotPending))),
         }
     }
 
@@ -134,27 +135,30 @@ impl Queue {
         rows.iter().map(|row| Claimed::decode(row, &self.rules)).collect()
     }
 
-    async fn why_not_claimed(&self, types: &[String], id: Uuid, early: bool) -> Result<NotClaimed, DbError> {
+    /// Why [`Queue::claim_one`] would refuse a task, if it would.
+    pub async fn refusal(
+        &self,
+        types: &[String],
+        id: Uuid,
+        early: bool,
+    ) -> Result<Option<NotClaimed>, DbError> {
         let sql = "
             select task.task_type::text, task.status::text, kind.paused is true, task.crash_count >= 2,
                 task.scheduled_for <= statement_timestamp()
             from agent_tasks task left join task_types kind on kind.task_type = task.task_type
             where task.id = $1";
         let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
-        let Some(row) = rows.first() else {
-            return Ok(NotClaimed::NotPending);
-        };
+        let Some(row) = rows.first() else { return Ok(Some(NotClaimed::NotPending)) };
         let (task_type, status): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-        let (paused, suspect, due): (bool, bool, bool) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        let (paused, suspect, due): (bool, bool, Option<bool>) =
+            (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
         Ok(match status.as_deref() {
-            Some("pending") if !types.contains(&task_type) => NotClaimed::Unroutable(task_type),
-            Some("pending") if paused => NotClaimed::Paused(task_type),
-            Some("pending") if !due && !early => NotClaimed::NotDue,
-            Some("pending") if suspect => {
-                self.reschedule(id, Duration::ZERO).await?;
-                NotClaimed::Suspect
-            }
-            _ => NotClaimed::NotPending,
+            Some("pending") if !types.contains(&task_type) => Some(NotClaimed::Unroutable(task_type)),
+            Some("pending") if paused => Some(NotClaimed::Paused(task_type)),
+            Some("pending") if !due.unwrap_or(false) && !early => Some(NotClaimed::NotDue),
+            Some("pending") if suspect => Some(NotClaimed::Suspect),
+            Some("pending") => None,
+            _ => Some(NotClaimed::NotPending),
         })
     }
 }

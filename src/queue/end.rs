@@ -121,6 +121,8 @@ fn verdict(name: &str) -> Verdict {
     match name {
         "accepted" => Verdict::Accepted,
         "already" => Verdict::Already,
+        "locked" => Verdict::Locked,
+        "refused" => Verdict::Refused,
         _ => Verdict::Stale,
     }
 }

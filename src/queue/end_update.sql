@@ -5,7 +5,8 @@
 --
 -- * Only the holder of the current token may end an attempt, and only while it is still `processing`. An expired lease
 --   that nobody has rescued is still good. The token stays on the row, so that a repeated ending is recognised.
--- * `held` takes the row locks in id order, as every statement does that waits for several.
+-- * `held` waits for nobody: a row that somebody else has locked must not hold up its neighbours. Its ending is answered
+--   `locked`. `no key`: an insert elsewhere that refers to a task by a foreign key is not in the way.
 -- * `status || ''` cannot imply the partial index on processing rows. Without that the planner, which sees a queue
 --   whose statistics know no processing row, joins all running tasks with the batch in a nested loop.
 -- * A task whose cancellation was requested is not put back.
@@ -21,7 +22,7 @@ held as materialized (
     join agent_tasks task on task.id = ending.id
     where task.lease_token = ending.token and task.status || '' = 'processing'
     order by task.id
-    for update of task
+    for no key update of task skip locked
 ),
 ended as (
     update agent_tasks task

@@ -49,6 +49,8 @@ pub enum Verdict {
     Already,
     /// Somebody else owns the task now. Nothing was written, and nothing more may be, for this attempt.
     Stale,
+    /// Somebody holds the row at this moment. Nothing was written; ask again.
+    Locked,
     /// The database refuses it in every form. Nothing was written; the lease is left to expire.
     Refused,
 }

@@ -16,6 +16,7 @@ mod redrive;
 mod renew;
 mod rescue;
 mod retry;
+mod suspect;
 mod task;
 mod types;
 

@@ -4,7 +4,7 @@ with ended as materialized (
     from agent_tasks task
     where task.id = any ($1::uuid[]) and task.status in ('failed', 'cancelled', 'completed')
     order by task.id
-    for update
+    for no key update
 ),
 redriven as (
     update agent_tasks task

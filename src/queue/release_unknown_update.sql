@@ -13,7 +13,7 @@ with unknown as materialized (
         and task.last_attempted_at < $3::timestamptz - interval '5 seconds'
         and task.lease_token <> all ($2::uuid[])
     order by task.id
-    for update skip locked
+    for no key update skip locked
 ),
 released as (
     update agent_tasks task

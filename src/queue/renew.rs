@@ -1,6 +1,6 @@
 //! Keeps leases alive, and gives back what was claimed without our learning of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
@@ -18,11 +18,13 @@ const RELEASE_UNKNOWN: &str = concat!(
 const RELEASE_UNKNOWN_WITHOUT_LOG: &str =
     concat!(include_str!("release_unknown_update.sql"), "select count(*) as released from released");
 
-/// The leases that are alive, by token; a lease that is missing is lost.
+/// The leases that are alive, by token; a lease that is in neither is lost.
 #[derive(Debug, Default)]
 pub struct Renewed {
-    /// True for a task whose cancellation was requested.
+    /// The leases that were extended; true for a task whose cancellation was requested.
     pub cancel_requested: HashMap<Uuid, bool>,
+    /// Somebody else held the row: the token was still on it, and the lease was not extended this time.
+    pub locked: HashSet<Uuid>,
 }
 
 impl Queue {
@@ -43,7 +45,11 @@ impl Queue {
             .await?;
         let mut renewed = Renewed::default();
         for row in rows {
-            renewed.cancel_requested.insert(row.try_get(0)?, row.try_get(1)?);
+            let token = row.try_get(0)?;
+            match row.try_get(1)? {
+                Some(cancel_requested) => drop(renewed.cancel_requested.insert(token, cancel_requested)),
+                None => drop(renewed.locked.insert(token)),
+            }
         }
         Ok(renewed)
     }

@@ -23,7 +23,7 @@ with expired as materialized (
         and pg_postmaster_start_time() < statement_timestamp() - make_interval(secs => $4)
     order by task.id
     limit $3
-    for update skip locked
+    for no key update skip locked
 ),
 rescued as (
     update agent_tasks task

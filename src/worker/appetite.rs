@@ -6,61 +6,57 @@ use tokio::time::Instant;
 
 /// The largest window: claims and endings gain nothing beyond.
 const LARGEST: usize = 1_000;
-/// A full claim that is worked off within this time may be twice as large next time.
-const QUICK: Duration = Duration::from_millis(100);
-/// One that takes longer than this is too large: what waits here could run elsewhere.
-const SLOW: Duration = Duration::from_millis(500);
+/// What is held is never more than what has lately been ended within this time.
+const PERIOD: Duration = Duration::from_millis(100);
 
 /// Decides how many claimed tasks this process holds at a time.
 ///
-/// Slow tasks: as many as can run. Quick ones: more and more, so that the round trip of a claim is shared by many,
-/// but never more than half a second's worth of work.
+/// As many as can run; and when they end quickly, as many as ended within the last tenth of a second, so that the
+/// round trip of a claim is shared by many while nothing waits here that another process could start.
 pub(super) struct Appetite {
     concurrency: usize,
+    /// The size of one claim, where an operator has set it.
     fixed: Option<usize>,
     window: usize,
-    /// When the last full claim came in.
-    filled_at: Option<Instant>,
+    period_began: Instant,
+    ended_before: u64,
 }
 
 impl Appetite {
     pub(super) fn new(concurrency: usize, fixed: Option<usize>) -> Self {
-        Self { concurrency, fixed, window: concurrency.max(fixed.unwrap_or(0)), filled_at: None }
+        Self { concurrency, fixed, window: concurrency, period_began: Instant::now(), ended_before: 0 }
+    }
+
+    /// The seed's literal rate: so many at each poll, whether they can run yet or not.
+    pub(super) fn strict(concurrency: usize, fixed: Option<usize>) -> Self {
+        let mut appetite = Self::new(concurrency, fixed);
+        appetite.window = concurrency.max(fixed.unwrap_or(0));
+        appetite.concurrency = appetite.window;
+        appetite
+    }
+
+    /// Takes note of how many tasks have ended so far.
+    pub(super) fn ended(&mut self, ended: u64) {
+        let elapsed = self.period_began.elapsed();
+        if elapsed < PERIOD {
+            return;
+        }
+        let in_a_period = u128::from(ended - self.ended_before) * PERIOD.as_micros() / elapsed.as_micros();
+        let most = LARGEST.min(self.fixed.unwrap_or(LARGEST)).max(self.concurrency);
+        self.window = usize::try_from(in_a_period).unwrap_or(LARGEST).clamp(self.concurrency, most);
+        self.period_began = Instant::now();
+        self.ended_before = ended;
     }
 
     /// How many to claim with `in_hand` tasks held; `None` while it is not worth a claim.
     pub(super) fn next_claim(&self, in_hand: usize) -> Option<usize> {
         let free = self.window.saturating_sub(in_hand);
-        let worthwhile = if self.window > self.concurrency { self.window / 2 } else { 1 };
-        (free >= worthwhile).then(|| self.fixed.map_or(free, |size| free.min(size)))
+        (in_hand <= self.room_at()).then(|| self.fixed.map_or(free, |size| free.min(size)))
     }
 
-    /// At most so many may be in hand for the next claim to be worth it.
+    /// At most so many may be in hand for the next claim to be worth it: with a wide window, half of it.
     pub(super) fn room_at(&self) -> usize {
-        if self.window > self.concurrency { self.window - self.window / 2 } else { self.window - 1 }
-    }
-
-    /// A claim for `asked` tasks is about to be sent.
-    pub(super) fn claiming(&mut self) {
-        if self.fixed.is_some() {
-            return;
-        }
-        let Some(took) = self.filled_at.take().map(|filled| filled.elapsed()) else { return };
-        if took < QUICK {
-            self.window = (self.window * 2).min(LARGEST).max(self.concurrency);
-        } else if took > SLOW {
-            self.window = (self.window / 2).max(self.concurrency);
-        }
-    }
-
-    /// A claim brought `got` of the `asked` tasks.
-    pub(super) fn claimed(&mut self, asked: usize, got: usize) {
-        if got == asked {
-            self.filled_at = Some(Instant::now());
-        } else {
-            self.filled_at = None;
-            self.window = (self.window / 2).max(self.concurrency.max(self.fixed.unwrap_or(0)));
-        }
+        if self.window > self.concurrency { self.window / 2 } else { self.window - 1 }
     }
 }
 
@@ -69,29 +65,38 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn quick_full_claims_grow_and_slow_ones_shrink_back_to_the_concurrency() {
+    async fn quick_tasks_widen_the_window_and_slow_ones_keep_it_at_the_concurrency() {
         let mut appetite = Appetite::new(10, None);
-        for expected in [10, 20, 40, 80] {
-            assert_eq!(appetite.next_claim(0), Some(expected));
-            appetite.claimed(expected, expected);
-            tokio::time::advance(Duration::from_millis(5)).await;
-            appetite.claiming();
-        }
-        for _ in 0..10 {
-            let window = appetite.next_claim(0).unwrap();
-            appetite.claimed(window, window);
-            tokio::time::advance(Duration::from_secs(1)).await;
-            appetite.claiming();
-        }
         assert_eq!(appetite.next_claim(0), Some(10));
+        let mut ended = 0;
+        for (more, window) in [(300, 300), (700, 700), (5_000, 1_000), (20, 20), (3, 10)] {
+            tokio::time::advance(PERIOD).await;
+            ended += more;
+            appetite.ended(ended);
+            assert_eq!(appetite.next_claim(0), Some(window), "after {more}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_slow_tasks_that_end_together_are_no_reason_to_hold_more() {
+        let mut appetite = Appetite::new(10, None);
+        for round in 1..=5 {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            for ended in 0..10 {
+                tokio::time::advance(Duration::from_millis(3)).await;
+                appetite.ended((round - 1) * 10 + ended);
+                assert!(appetite.next_claim(0).is_some_and(|size| size <= 10));
+            }
+        }
     }
 
     #[test]
-    fn a_fixed_size_stays_and_a_small_window_claims_for_every_free_slot() {
+    fn a_fixed_size_bounds_a_claim_and_a_narrow_window_claims_for_every_free_slot() {
         let appetite = Appetite::new(10, Some(3));
         assert_eq!(appetite.next_claim(0), Some(3));
         assert_eq!(appetite.next_claim(9), Some(1));
         assert_eq!(appetite.next_claim(10), None);
         assert_eq!(appetite.room_at(), 9);
+        assert_eq!(Appetite::strict(2, Some(20)).next_claim(0), Some(20));
     }
 }

@@ -13,9 +13,10 @@ use crate::queue::CANCEL_CHANNEL;
 pub(super) async fn run(engine: Arc<Engine>, mut heard: mpsc::Receiver<Heard>) {
     while let Some(heard) = heard.recv().await {
         match heard {
+            // Anybody may notify. Whether the task is to be cancelled is said by its row, which the renewal reads.
             Heard::Notice { channel, payload } if channel == CANCEL_CHANNEL => {
-                if let Ok(task) = Uuid::parse_str(&payload) {
-                    engine.leases.cancel(task);
+                if Uuid::parse_str(&payload).is_ok_and(|task| engine.leases.holds(task)) {
+                    engine.renew_now.notify_one();
                 }
             }
             // A new task; or the connection is back, and anything may have happened meanwhile.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::company::{Company, Membership};
 use super::execute::Attempt;
 use super::finisher::Finisher;
 use super::leases::Leases;
@@ -24,15 +25,6 @@ use crate::telemetry::metrics::Metrics;
 /// The reply to a claim counts only if it came within this time, by the monotonic clock: one that comes later, to a
 /// process that was stopped say, may have been given back already (`queue::Queue::release_unknown`).
 const CLAIM_GOOD_FOR: Duration = Duration::from_secs(5);
-
-/// Who else may be in the process, held by the tasks of one claim until their verdicts are in.
-#[derive(Clone)]
-pub(super) enum Company {
-    /// Other tasks of this kind.
-    Others(#[expect(dead_code, reason = "held, not read")] Arc<OwnedRwLockReadGuard<()>>),
-    /// Nobody.
-    Nobody(#[expect(dead_code, reason = "held, not read")] Arc<OwnedRwLockWriteGuard<()>>),
-}
 
 /// One per process, behind an `Arc`.
 pub(super) struct Engine {
@@ -52,14 +44,14 @@ pub(super) struct Engine {
     pub(super) listening: ListenerStatus,
     /// `CONCURRENCY` of them: running handlers, whoever claimed their tasks.
     pub(super) slots: Arc<Semaphore>,
-    /// Shared by ordinary tasks; taken whole by one that must run alone. The lock is fair.
-    pub(super) company: Arc<RwLock<()>>,
+    /// Who is in the process, claims in flight included.
+    pub(super) company: Arc<Company>,
     /// Running tasks are given back: the grace period is over.
     pub(super) cut: CancellationToken,
     /// Something may be due.
     pub(super) wake: Notify,
-    /// The reply to a claim was lost: the renewal thread should look sooner.
-    pub(super) claim_lost: Notify,
+    /// A running task may have been cancelled: renew all leases now, the answer tells.
+    pub(super) renew_now: Notify,
     /// All work has ended; the background parts may end too.
     pub(super) over: CancellationToken,
 }
@@ -69,31 +61,39 @@ impl Engine {
     pub(super) async fn claim(
         &self,
         scope: &Arc<Scope>,
-        company: Company,
+        membership: Membership,
         claim: impl Future<Output = Result<Vec<Claimed>, DbError>>,
     ) -> Result<Vec<Attempt>, DbError> {
         let sent = Instant::now();
-        let result = claim.await;
-        let late = sent.elapsed() > CLAIM_GOOD_FOR;
-        match result {
-            Ok(claimed) if late && !claimed.is_empty() => {
-                tracing::warn!(tasks = claimed.len(), "a claim was answered too late, giving its tasks back");
-                self.lost_claim();
-                Ok(Vec::new())
-            }
-            Ok(claimed) => {
-                Ok(claimed.into_iter().map(|claimed| self.take_up(claimed, sent, scope, &company)).collect())
-            }
-            Err(error) => {
-                self.lost_claim();
-                Err(error)
-            }
+        let claimed = claim.await.inspect_err(|_| self.leases.claim_lost())?;
+        let take_up = |claimed| self.take_up(claimed, sent, scope, &membership);
+        let attempts: Vec<Attempt> = claimed.into_iter().map(take_up).collect();
+        // Looked at only now that their tokens are known: see `CLAIM_GOOD_FOR`.
+        if sent.elapsed() > CLAIM_GOOD_FOR && !attempts.is_empty() {
+            tracing::warn!(tasks = attempts.len(), "a claim was answered too late, giving its tasks back");
+            attempts.iter().for_each(|attempt| self.leases.let_go(attempt.held.lease));
+            self.leases.claim_lost();
+            return Ok(Vec::new());
         }
+        Ok(attempts)
     }
 
-    fn take_up(&self, claimed: Claimed, sent: Instant, scope: &Arc<Scope>, company: &Company) -> Attempt {
+    fn take_up(
+        &self,
+        claimed: Claimed,
+        sent: Instant,
+        scope: &Arc<Scope>,
+        membership: &Membership,
+    ) -> Attempt {
         let held = self.leases.hold(claimed.lease, self.lease_end(sent));
-        Attempt { held, scope: scope.clone(), company: company.clone(), in_hand: scope.take(), claimed }
+        Attempt {
+            held,
+            scope: scope.clone(),
+            membership: membership.clone(),
+            in_hand: scope.take(),
+            claimed_at: sent,
+            claimed,
+        }
     }
 
     /// Until when a lease that was asked for at `sent` may be relied on: it began later, and ends before the
@@ -102,28 +102,8 @@ impl Engine {
         sent + self.queue.lease()
     }
 
-    /// A part in the company of ordinary tasks.
-    pub(super) async fn join_others(&self) -> Company {
-        Company::Others(Arc::new(self.company.clone().read_owned().await))
-    }
-
-    /// The same, unless a task runs alone or waits for that.
-    pub(super) fn try_join_others(&self) -> Option<Company> {
-        self.company.clone().try_read_owned().ok().map(|guard| Company::Others(Arc::new(guard)))
-    }
-
-    /// Waits until no task is left, and keeps others out.
-    pub(super) async fn be_alone(&self) -> Company {
-        Company::Nobody(Arc::new(self.company.clone().write_owned().await))
-    }
-
     /// A scope that ends with the process, or sooner if its own tokens are cancelled.
     pub(super) fn scope(&self) -> Arc<Scope> {
         Scope::new(self.shutdown.begun().child_token(), self.cut.child_token())
-    }
-
-    fn lost_claim(&self) {
-        self.leases.claim_lost();
-        self.claim_lost.notify_one();
     }
 }

@@ -7,8 +7,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Company, Engine};
-use super::leases::{Held, Stop};
+use super::company::Membership;
+use super::engine::Engine;
+use super::leases::{Held, STUCK_AFTER, Stop};
 use super::scope::{InHand, Scope};
 use crate::handler::{Answer, Outcome};
 use crate::queue::{Claimed, Ending, Lease, Retry, RetryRule, Verb, Verdict, retry_or_fail};
@@ -19,7 +20,9 @@ pub(super) struct Attempt {
     pub(super) claimed: Claimed,
     pub(super) held: Arc<Held>,
     pub(super) scope: Arc<Scope>,
-    pub(super) company: Company,
+    pub(super) membership: Membership,
+    /// When the claim was sent.
+    pub(super) claimed_at: Instant,
     pub(super) in_hand: InHand,
 }
 
@@ -49,7 +52,8 @@ impl Attempt {
 
     /// Gives the task back without having started it.
     pub(super) async fn release(self, engine: Arc<Engine>) {
-        self.finish(&engine, End::Stopped(Stop::Released), None).await;
+        let stop = self.held.stopped_already().unwrap_or(Stop::Released);
+        self.finish(&engine, End::Stopped(stop), None).await;
     }
 
     async fn handle(&self, engine: &Engine) -> End {
@@ -71,7 +75,7 @@ impl Attempt {
             biased;
             stop = self.held.stopped() => End::Stopped(stop),
             joined = &mut code => {
-                self.held.is_gone();
+                self.held.gone();
                 return End::of(joined);
             }
             () = self.scope.cut.cancelled() => {
@@ -81,9 +85,10 @@ impl Attempt {
             () = sleep(self.claimed.timeout) => End::TimedOut,
         };
         // Nobody else may have the task before its code has really stopped: wait, for ever if need be.
+        self.held.must_be_gone_in(STUCK_AFTER);
         code.abort();
         let joined = code.await;
-        self.held.is_gone();
+        self.held.gone();
         match (joined, cut_short) {
             // It answered while it was being stopped. Unless the lease is gone that answer is as good as any.
             (Ok(outcome), End::TimedOut | End::Stopped(Stop::Cancelled | Stop::Released)) => {
@@ -93,8 +98,8 @@ impl Attempt {
         }
     }
 
-    async fn finish(self, engine: &Engine, end: End, took: Option<Duration>) {
-        let Self { claimed, held, scope, company, in_hand } = self;
+    async fn finish(self, engine: &Arc<Engine>, end: End, took: Option<Duration>) {
+        let Self { claimed, held, scope, membership, in_hand, .. } = self;
         let (ending, error) = decide(&claimed, end);
         let ending = match took {
             Some(took) => ending.after(took),
@@ -102,7 +107,9 @@ impl Attempt {
         };
         let verb = ending.verb();
         let verdict = engine.finisher.end(ending.with_oversize(claimed.oversize)).await;
-        engine.leases.let_go(held.lease);
+        if verdict != Verdict::Refused {
+            engine.leases.let_go(held.lease);
+        }
         match verdict {
             Verdict::Accepted | Verdict::Already => {
                 engine.stats.ended(verb);
@@ -117,10 +124,14 @@ impl Attempt {
             Verdict::Stale => {
                 engine.metrics.stale_endings.inc();
             }
-            Verdict::Refused => {}
+            // Locked rows are the finisher's affair; it answers when it knows.
+            Verdict::Refused | Verdict::Locked => {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.leases.abandon(&held).await });
+            }
         }
         report(&claimed, verb.name(), verdict, took, error.as_deref());
-        drop((company, in_hand));
+        drop((membership, in_hand));
     }
 }
 

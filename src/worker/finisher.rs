@@ -9,6 +9,8 @@ use crate::queue::{Ending, Queue, Verdict};
 
 /// Endings of one statement: beyond this a batch gains nothing.
 const MAX_BATCH: usize = 1_000;
+/// Somebody else's lock on a row mostly lasts for a moment.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 type Request = (Ending, oneshot::Sender<Verdict>);
@@ -37,13 +39,27 @@ impl Finisher {
 }
 
 async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut batch = Vec::new();
-    while requests.recv_many(&mut batch, MAX_BATCH).await > 0 {
+    let mut batch: Vec<Request> = Vec::new();
+    loop {
+        if batch.is_empty() {
+            if requests.recv_many(&mut batch, MAX_BATCH).await == 0 {
+                return;
+            }
+        } else {
+            // Left over are those whose rows somebody else holds. They keep nobody else waiting.
+            sleep(ASK_AGAIN).await;
+            while let Ok(request) = requests.try_recv() {
+                batch.push(request);
+            }
+        }
         let (endings, replies): (Vec<Ending>, Vec<oneshot::Sender<Verdict>>) = batch.drain(..).unzip();
         let verdicts = end_at_last(&queue, &endings).await;
-        for (reply, verdict) in replies.into_iter().zip(verdicts) {
-            // Whoever asked may be gone; the ending stands all the same.
-            let _ = reply.send(verdict);
+        for ((ending, reply), verdict) in endings.into_iter().zip(replies).zip(verdicts) {
+            match verdict {
+                Verdict::Locked => batch.push((ending, reply)),
+                // Whoever asked may be gone; the ending stands all the same.
+                verdict => drop(reply.send(verdict)),
+            }
         }
     }
 }

@@ -93,10 +93,11 @@ impl WorkerHandle {
             _ = &mut poller => {}
             () = sleep(wait) => scope.stop.cancel(),
         }
-        self.wind_up(scope).await;
+        // First the poller, which may have a claim in flight, then what it has claimed.
         if !poller.is_finished() {
             let _ = timeout(RELEASE_WITHIN, poller).await;
         }
+        self.wind_up(scope).await;
         let due = engine.queue.next_due(&engine.types).await?;
         let remaining = engine.queue.count_due(&engine.types).await?;
         Ok(Drained { worked: scope.worked(), remaining, next_due: due.soonest() })
@@ -180,9 +181,9 @@ impl WorkerHandle {
         early: bool,
     ) -> Result<Result<(), NotClaimed>, DbError> {
         let engine = self.0.clone();
-        let company = match engine.try_join_others() {
-            Some(company) if engine.leases.len() < MOST_IN_HAND => company,
-            _ => return self.put_first(id).await,
+        let membership = match engine.company.try_join() {
+            Some(membership) if engine.leases.len() < MOST_IN_HAND => membership,
+            _ => return self.put_first(id, early).await,
         };
         let scope = scope.clone();
         // A caller that hangs up must not take the claim's reply along.
@@ -197,26 +198,39 @@ impl WorkerHandle {
                     }
                 })
             };
-            let attempts = engine.claim(&scope, company, claim).await?;
+            let attempts = engine.claim(&scope, membership, claim).await?;
             let (sender, receiver) = mpsc::unbounded_channel();
             for attempt in attempts {
                 let _ = sender.send(attempt);
             }
+            let engine_of_suspect = engine.clone();
             tokio::spawn(dispatch(engine, scope, receiver));
             Ok(match refused {
+                None => Ok(()),
                 // It runs as soon as it can run alone.
-                None | Some(NotClaimed::Suspect) => Ok(()),
+                Some(NotClaimed::Suspect) => {
+                    engine_of_suspect.queue.reschedule(id, Duration::ZERO).await?;
+                    Ok(())
+                }
                 Some(reason) => Err(reason),
             })
         });
         started.await.unwrap_or_else(|_| Ok(Err(NotClaimed::NotPending)))
     }
 
-    /// Due now; the loop takes it in its turn.
-    async fn put_first(&self, id: Uuid) -> Result<Result<(), NotClaimed>, DbError> {
-        let moved = self.0.queue.reschedule(id, Duration::ZERO).await?;
-        self.wake();
-        Ok(if moved { Ok(()) } else { Err(NotClaimed::NotPending) })
+    /// Not ours for the moment: a task runs alone, or too many are in hand. The loop takes it in its turn.
+    async fn put_first(&self, id: Uuid, early: bool) -> Result<Result<(), NotClaimed>, DbError> {
+        let engine = &self.0;
+        match engine.queue.refusal(&engine.types, id, early).await? {
+            None | Some(NotClaimed::Suspect) => {
+                if early {
+                    engine.queue.reschedule(id, Duration::ZERO).await?;
+                }
+                self.wake();
+                Ok(Ok(()))
+            }
+            Some(reason) => Ok(Err(reason)),
+        }
     }
 
     async fn wind_up(&self, scope: &Arc<Scope>) {

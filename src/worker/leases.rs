@@ -1,6 +1,7 @@
 //! What this process holds: one entry per claimed task, from the claim's reply to the verdict on its ending.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::queue::{Lease, Renewed};
 use crate::services::Fence;
 
 /// Code that still runs this long after it should have stopped will not stop.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a running attempt is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +33,27 @@ pub(super) struct Held {
     pub(super) fence: Arc<Fence>,
     stop: OnceLock<Stop>,
     stop_told: Notify,
-    /// When its code must have stopped at the latest.
-    gone_by: Mutex<Option<Instant>>,
+    code: Mutex<Code>,
+    /// Nothing more will be done about it here: its lease is left to expire.
+    abandoned: AtomicBool,
+}
+
+/// Where the handler's code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// Not started.
+    Waiting,
+    /// Running; at this moment it must have ended at the latest.
+    Running(Instant),
+    /// Ended. What remains is to write that down.
+    Gone,
 }
 
 impl Held {
     /// Asks the attempt to stop. The first reason counts.
     pub(super) fn stop(&self, reason: Stop) {
         if self.stop.set(reason).is_ok() {
-            self.must_be_gone(Instant::now() + STUCK_AFTER);
+            self.must_be_gone_in(STUCK_AFTER);
             self.stop_told.notify_one();
         }
     }
@@ -65,21 +78,32 @@ impl Held {
 
     /// The handler starts and may run this long.
     pub(super) fn started(&self, timeout: Duration) {
-        self.must_be_gone(Instant::now() + timeout + STUCK_AFTER);
+        *self.lock_code() = Code::Running(Instant::now() + timeout + STUCK_AFTER);
     }
 
-    fn must_be_gone(&self, moment: Instant) {
-        let mut gone_by = self.gone_by.lock().expect("never poisoned");
-        *gone_by = Some(gone_by.map_or(moment, |before| before.min(moment)));
+    /// The handler's code has ended.
+    pub(super) fn gone(&self) {
+        *self.lock_code() = Code::Gone;
+    }
+
+    /// The handler's time is over, and its code is being stopped.
+    pub(super) fn must_be_gone_in(&self, time: Duration) {
+        let mut code = self.lock_code();
+        if let Code::Running(moment) = *code {
+            *code = Code::Running(moment.min(Instant::now() + time));
+        }
     }
 
     fn is_stuck(&self) -> bool {
-        self.gone_by.lock().expect("never poisoned").is_some_and(|moment| moment < Instant::now())
+        matches!(*self.lock_code(), Code::Running(moment) if moment < Instant::now())
     }
 
-    /// The handler's code has ended; what remains is to write it down.
-    pub(super) fn is_gone(&self) {
-        *self.gone_by.lock().expect("never poisoned") = None;
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    fn lock_code(&self) -> MutexGuard<'_, Code> {
+        self.code.lock().expect("never poisoned")
     }
 }
 
@@ -89,7 +113,6 @@ pub(super) struct Leases {
     held: Mutex<HashMap<Uuid, Arc<Held>>>,
     /// When the reply to a claim was last lost: there may be rows in our name that we do not know of.
     claim_lost_at: Mutex<Option<Instant>>,
-    let_go: Notify,
 }
 
 impl Leases {
@@ -100,7 +123,8 @@ impl Leases {
             fence: Arc::new(Fence::until(until)),
             stop: OnceLock::new(),
             stop_told: Notify::new(),
-            gone_by: Mutex::default(),
+            code: Mutex::new(Code::Waiting),
+            abandoned: AtomicBool::new(false),
         });
         self.lock().insert(lease.token, held.clone());
         held
@@ -109,23 +133,24 @@ impl Leases {
     /// Forgets a task: the verdict on its ending is in.
     pub(super) fn let_go(&self, lease: Lease) {
         self.lock().remove(&lease.token);
-        self.let_go.notify_waiters();
     }
 
-    /// Waits until nothing is held.
-    pub(super) async fn empty(&self) {
-        loop {
-            let let_go = self.let_go.notified();
-            if self.len() == 0 {
-                return;
-            }
-            let_go.await;
-        }
+    /// Leaves a task to its lease: it cannot be ended. It stays known until the lease is over, so that it is not taken
+    /// for one that was claimed without our learning of it.
+    pub(super) async fn abandon(&self, held: &Held) {
+        held.abandoned.store(true, Ordering::Relaxed);
+        held.fence.fallen().await;
+        self.let_go(held.lease);
     }
 
-    /// How many tasks are held.
+    /// How many tasks are held and not abandoned.
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().values().filter(|held| !held.is_abandoned()).count()
+    }
+
+    /// Whether this process has the given task.
+    pub(super) fn holds(&self, task: Uuid) -> bool {
+        self.lock().values().any(|held| held.lease.id == task)
     }
 
     /// The tokens of all tasks held.
@@ -135,7 +160,9 @@ impl Leases {
 
     /// The leases that run out before `moment`.
     pub(super) fn ending_before(&self, moment: Instant) -> Vec<Lease> {
-        self.lock().values().filter(|held| held.fence.falls_at() < moment).map(|held| held.lease).collect()
+        let held = self.lock();
+        let ending = held.values().filter(|held| held.fence.falls_at() < moment && !held.is_abandoned());
+        ending.map(|held| held.lease).collect()
     }
 
     /// Takes note of what a renewal answered for the leases it asked for. Answers how many were lost.
@@ -150,6 +177,8 @@ impl Leases {
                         held.stop(Stop::Cancelled);
                     }
                 }
+                // Still ours, and not extended: the next renewal will be in time, or the fence falls.
+                None if renewed.locked.contains(&held.lease.token) => {}
                 None => {
                     held.stop(Stop::LeaseLost);
                     lost += 1;
@@ -157,13 +186,6 @@ impl Leases {
             }
         }
         lost
-    }
-
-    /// Stops the attempt at the given task, if it is one of ours.
-    pub(super) fn cancel(&self, task: Uuid) {
-        if let Some(held) = self.lock().values().find(|held| held.lease.id == task) {
-            held.stop(Stop::Cancelled);
-        }
     }
 
     /// A task whose code should have stopped some time ago and has not.

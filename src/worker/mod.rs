@@ -1,6 +1,7 @@
 //! Claims tasks and runs them: claim → run → end, and on the side renew, rescue, listen.
 
 mod appetite;
+mod company;
 mod dispatch;
 mod ears;
 mod engine;
@@ -19,8 +20,8 @@ mod stats;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, PollMode};
@@ -30,11 +31,12 @@ use crate::queue::{CANCEL_CHANNEL, Queue, WAKE_CHANNEL};
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::Metrics;
+use company::Company;
 use engine::Engine;
 use finisher::Finisher;
 use leases::Leases;
 use poller::Until;
-use prepare::Readiness;
+use prepare::{Readiness, prepare};
 use scope::Scope;
 use stats::Stats;
 
@@ -42,8 +44,22 @@ pub use handle::{Condition, Drained, WorkerHandle};
 pub use scope::Worked;
 pub use stats::Counts;
 
-/// After the grace period: cutting handlers short and writing that down.
+/// After the grace period: cutting handlers short and writing that down. Together with the next it must be less than
+/// what `Shutdown` allows after the grace period.
 const RELEASE_WITHIN: Duration = Duration::from_millis(1_200);
+/// Telling the others.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
+
+/// Work that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The database cannot be worked on, and why.
+    #[error("{0}")]
+    NotReady(String),
+    /// The renewal thread could not be started.
+    #[error("cannot start the renewal thread")]
+    Thread(#[from] std::io::Error),
+}
 
 /// A worker, before it runs.
 pub struct Worker {
@@ -79,10 +95,10 @@ impl Worker {
             readiness: Readiness::default(),
             listening,
             slots: Arc::new(Semaphore::new(config.worker.concurrency)),
-            company: Arc::new(RwLock::new(())),
+            company: Arc::new(Company::default()),
             cut: CancellationToken::new(),
             wake: Notify::new(),
-            claim_lost: Notify::new(),
+            renew_now: Notify::new(),
             over: CancellationToken::new(),
         });
         Ok(Self { engine, listener: Some((listener, heard)), migrate_on_start: config.migrate_on_start })
@@ -95,33 +111,40 @@ impl Worker {
     }
 
     /// Works until the shutdown has begun and everything in hand has ended or has been given back.
-    pub async fn run(self) -> std::io::Result<Worked> {
+    pub async fn run(self) -> Result<Worked, WorkError> {
         self.work(Until::Stopped).await
     }
 
-    /// Works off what is due, once, and returns when nothing is left to do now.
-    pub async fn run_once(self) -> std::io::Result<Worked> {
+    /// Works off what is due, once, and returns when nothing is left to do now. A database that cannot be worked on is
+    /// an error: nobody would wait for it.
+    pub async fn run_once(self) -> Result<Worked, WorkError> {
         self.work(Until::Dry).await
     }
 
-    async fn work(mut self, until: Until) -> std::io::Result<Worked> {
+    async fn work(mut self, until: Until) -> Result<Worked, WorkError> {
         let engine = self.engine.clone();
         let scope = engine.scope();
         let renewal = renewal::start(engine.clone())?;
-        tokio::select! {
-            () = prepare::prepare(&engine, self.migrate_on_start) => match until {
-                Until::Dry => {
+        tokio::spawn(cut_after_grace(engine.clone()));
+        let result = tokio::select! {
+            result = prepare(&engine, self.migrate_on_start, until) => match (result, until) {
+                (Err(missing), _) => Err(WorkError::NotReady(missing)),
+                (Ok(()), Until::Dry) => {
                     maintenance::rescue_once(&engine).await;
                     handle::start(&engine, &scope).run(Until::Dry).await;
+                    Ok(())
                 }
-                Until::Stopped => self.poll(&scope).await,
+                (Ok(()), Until::Stopped) => {
+                    self.poll(&scope).await;
+                    Ok(())
+                }
             },
-            () = engine.shutdown.begun().cancelled() => {}
-        }
-        self.wind_up().await;
+            () = engine.shutdown.begun().cancelled() => Ok(()),
+        };
+        wind_up(&engine).await;
         engine.over.cancel();
         let _ = tokio::task::spawn_blocking(move || renewal.join()).await;
-        Ok(scope.worked())
+        result.map(|()| scope.worked())
     }
 
     async fn poll(&mut self, scope: &Arc<Scope>) {
@@ -140,25 +163,43 @@ impl Worker {
         handle::start(engine, scope).run(Until::Stopped).await;
         engine.stats.set_polling(false);
     }
+}
 
-    /// Lets running tasks end within the grace period, then gives the rest back.
-    async fn wind_up(&self) {
-        let engine = &self.engine;
-        tokio::select! {
-            () = engine.leases.empty() => return,
-            () = engine.shutdown.grace_over() => {}
+/// When the grace period after the shutdown's beginning is over, what still runs is given back.
+async fn cut_after_grace(engine: Arc<Engine>) {
+    tokio::select! {
+        () = engine.shutdown.grace_over() => {
+            tracing::info!(tasks = engine.leases.len(), "the grace period is over, giving tasks back");
+            engine.cut.cancel();
         }
-        tracing::info!(tasks = engine.leases.len(), "the grace period is over, giving tasks back");
-        engine.cut.cancel();
-        let given_back = timeout(RELEASE_WITHIN, engine.leases.empty()).await.is_ok();
-        if let Err(error) = engine.queue.announce().await {
-            tracing::debug!(%error, "others will find the released tasks at their next poll");
+        () = engine.over.cancelled() => {}
+    }
+}
+
+/// Waits until everything in hand has ended or has been given back, claims in flight included.
+async fn wind_up(engine: &Arc<Engine>) {
+    let late = async {
+        engine.cut.cancelled().await;
+        sleep(RELEASE_WITHIN).await;
+    };
+    tokio::select! {
+        () = engine.company.empty() => {}
+        () = late => {}
+    }
+    if engine.leases.len() > 0 {
+        // Their leases are left to expire: what still runs here must not run elsewhere.
+        tracing::error!(tasks = engine.leases.len(), "tasks that will not stop keep their leases");
+        engine.shutdown.begin_stuck();
+    }
+    let goodbye = async {
+        if engine.leases.claim_lost_at().is_some() {
+            // No claim is in flight any more: what is in our name and not known to us never will be.
+            engine.queue.release_unknown("infinity", &engine.leases.tokens()).await?;
         }
-        if !given_back {
-            // Their leases are left to expire: what still runs here must not run elsewhere.
-            tracing::error!(tasks = engine.leases.len(), "tasks that will not stop keep their leases");
-            engine.shutdown.begin_stuck();
-        }
+        engine.queue.announce().await
+    };
+    if let Ok(Err(error)) = timeout(GOODBYE_WITHIN, goodbye).await {
+        tracing::debug!(%error, "others will find what was given back at their next poll");
     }
 }
 

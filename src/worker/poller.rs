@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::appetite::Appetite;
 use super::engine::Engine;
@@ -15,6 +16,9 @@ use crate::db::DbError;
 
 /// Others hold what is due and will mostly have committed by then; if they have not, the wait doubles.
 const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// While something has to end first: how often to see whether it has, and that the loop still comes round.
+const LOOK_AROUND: Duration = Duration::from_millis(250);
+const RESERVED_FOR: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the loop waits for.
@@ -26,8 +30,17 @@ enum Next {
     Room,
     /// A moment: others are claiming, or the database has failed.
     Pause(Duration),
+    /// A task has to run alone: nothing else may be in hand.
+    Empty,
     /// Nothing is due for this long.
     Idle(Duration),
+}
+
+/// A task that must run alone, kept for us while our other tasks end.
+#[derive(Clone, Copy)]
+struct Reserved {
+    task: Uuid,
+    until: Instant,
 }
 
 /// When a poller has done its work.
@@ -48,6 +61,7 @@ pub(super) struct Poller {
     quiet: Quiet,
     backoff: Duration,
     contended: Duration,
+    reserved: Option<Reserved>,
     suspects_looked_at: Instant,
     slow_clock_told: bool,
 }
@@ -59,7 +73,11 @@ impl Poller {
         scope: Arc<Scope>,
         attempts: mpsc::UnboundedSender<Attempt>,
     ) -> Self {
-        let appetite = Appetite::new(engine.config.concurrency, engine.config.max_tasks_per_poll);
+        let (concurrency, size) = (engine.config.concurrency, engine.config.max_tasks_per_poll);
+        let appetite = match engine.config.poll_strict {
+            true => Appetite::strict(concurrency, size),
+            false => Appetite::new(concurrency, size),
+        };
         Self {
             engine,
             scope,
@@ -68,6 +86,7 @@ impl Poller {
             quiet: Quiet::default(),
             backoff: BACKOFF.0,
             contended: CONTENDED.0,
+            reserved: None,
             suspects_looked_at: Instant::now(),
             slow_clock_told: false,
         }
@@ -91,9 +110,16 @@ impl Poller {
                 () = stop.cancelled() => break,
             }
         }
+        self.leave().await;
+    }
+
+    /// Somebody else has to see to what was inserted quietly, and to a task that was kept for us.
+    async fn leave(&mut self) {
+        if let Some(Reserved { task, .. }) = self.reserved {
+            let _ = self.engine.queue.reschedule(task, Duration::ZERO).await;
+        }
         if self.quiet.duty() != Duty::None {
-            // Leaving: somebody else has to see to what was inserted quietly.
-            let _ = engine.queue.announce().await;
+            let _ = self.engine.queue.announce().await;
         }
     }
 
@@ -101,6 +127,10 @@ impl Poller {
         let (longest, idle) = match next {
             Next::Again => return,
             Next::Pause(pause) => return sleep(pause).await,
+            Next::Empty => {
+                let _ = timeout(LOOK_AROUND, self.scope.at_most(0)).await;
+                return;
+            }
             Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,
             Next::Room => (self.engine.config.polling_interval, false),
             Next::Idle(delay) => (delay.min(self.engine.config.polling_interval), true),
@@ -127,8 +157,8 @@ impl Poller {
 
     /// One look at the table, at most one claim.
     async fn step(&mut self) -> Next {
+        self.appetite.ended(self.scope.ended_so_far());
         let Some(size) = self.appetite.next_claim(self.scope.in_hand()) else { return Next::Room };
-        self.appetite.claiming();
         match self.claim_and_look(size).await {
             Ok(next) => {
                 self.backoff = BACKOFF.0;
@@ -145,32 +175,32 @@ impl Poller {
 
     async fn claim_and_look(&mut self, size: usize) -> Result<Next, DbError> {
         let engine = self.engine.clone();
-        if self.suspects_looked_at.elapsed() > engine.config.polling_interval {
-            self.run_suspect().await?;
+        if self.reserved.is_some() || self.suspects_looked_at.elapsed() >= engine.config.polling_interval {
+            self.suspects_looked_at = Instant::now();
+            if let Some(next) = self.make_room_for_suspect().await? {
+                return Ok(next);
+            }
         }
-        let company = tokio::select! {
-            company = engine.join_others() => company,
-            () = self.scope.stop.cancelled() => return Ok(Next::Again),
-        };
+        let Some(membership) = engine.company.try_join() else { return Ok(Next::Pause(LOOK_AROUND)) };
         let claim = engine.queue.claim(&engine.types, size);
-        let attempts = engine.claim(&self.scope, company, claim).await?;
-        let got = attempts.len();
-        for attempt in attempts {
-            let _ = self.attempts.send(attempt);
-        }
-        self.appetite.claimed(size, got);
+        let attempts = engine.claim(&self.scope, membership, claim).await?;
+        let got = self.dispatch(attempts);
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
         if got == size {
-            if self.quiet.full_claim() {
-                engine.queue.keep_quiet(WINDOW).await?;
+            if self.quiet.full_claim()
+                && let Err(error) = engine.queue.keep_quiet(WINDOW).await
+            {
+                tracing::debug!(%error, "inserts go on announcing themselves");
             }
             return Ok(Next::Again);
         }
         let due = engine.queue.next_due(&engine.types).await?;
-        if due.suspect == Some(Duration::ZERO) && self.run_suspect().await? {
-            return Ok(Next::Again);
+        if due.suspect == Some(Duration::ZERO)
+            && let Some(next) = self.make_room_for_suspect().await?
+        {
+            return Ok(next);
         }
         if due.soonest() != Some(Duration::ZERO) {
             self.contended = CONTENDED.0;
@@ -184,25 +214,36 @@ impl Poller {
         Ok(Next::Pause(pause))
     }
 
-    /// Runs one task with no other in this process, if there is one that has to: its process died under it twice.
-    async fn run_suspect(&mut self) -> Result<bool, DbError> {
-        self.suspects_looked_at = Instant::now();
+    /// Sees to a task that must run with no other in its process, if there is one: its process died under it twice.
+    ///
+    /// One process reserves it and claims nothing more until it has become empty; the others go on as usual.
+    async fn make_room_for_suspect(&mut self) -> Result<Option<Next>, DbError> {
         let engine = self.engine.clone();
-        let due = engine.queue.next_due(&engine.types).await?;
-        if due.suspect != Some(Duration::ZERO) {
-            return Ok(false);
+        if self.reserved.is_none() {
+            let task = engine.queue.reserve_suspect(&engine.types, RESERVED_FOR).await?;
+            self.reserved = task.map(|task| Reserved { task, until: Instant::now() + RESERVED_FOR });
         }
-        let alone = tokio::select! {
-            alone = engine.be_alone() => alone,
-            () = self.scope.stop.cancelled() => return Ok(false),
+        let Some(Reserved { task, until }) = self.reserved else { return Ok(None) };
+        let Some(alone) = engine.company.try_be_alone() else {
+            if until.saturating_duration_since(Instant::now()) < RESERVED_FOR / 2 {
+                engine.queue.reschedule(task, RESERVED_FOR).await?;
+                self.reserved = Some(Reserved { task, until: Instant::now() + RESERVED_FOR });
+            }
+            return Ok(Some(Next::Empty));
         };
+        self.reserved = None;
+        engine.queue.reschedule(task, Duration::ZERO).await?;
         let claim = async { Ok(engine.queue.claim_alone(&engine.types).await?.into_iter().collect()) };
         let attempts = engine.claim(&self.scope, alone, claim).await?;
-        let found = !attempts.is_empty();
+        Ok((self.dispatch(attempts) > 0).then_some(Next::Empty))
+    }
+
+    fn dispatch(&self, attempts: Vec<Attempt>) -> usize {
+        let count = attempts.len();
         for attempt in attempts {
             let _ = self.attempts.send(attempt);
         }
-        Ok(found)
+        count
     }
 
     /// Cloud Run stops the clock of an instance without requests unless it is told not to.

@@ -3,14 +3,18 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
+use super::poller::Until;
 use crate::db::{DbError, SchemaState, migrate, schema_state};
 
 /// How often a database that is not ready is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// How long a worker that came to work once tries to reach the database.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this process can work, and if not, what is missing and how to mend it.
 pub(super) struct Readiness(Mutex<Result<(), String>>);
@@ -31,24 +35,32 @@ impl Readiness {
     }
 }
 
-/// Returns when the schema is complete. A database that is away, or not ready, is waited for: no restart is needed.
-pub(super) async fn prepare(engine: &Engine, migrate_on_start: bool) {
+/// Returns when the schema is complete. A worker that stays waits for a database that is away or not ready: no restart
+/// is needed. One that came to work once is told what is missing.
+pub(super) async fn prepare(engine: &Engine, migrate_on_start: bool, until: Until) -> Result<(), String> {
     let mut wait = BACKOFF.0;
+    let began = Instant::now();
     loop {
-        match look(engine, migrate_on_start).await {
-            Ok(None) => return engine.readiness.set(Ok(())),
+        let (missing, again) = match look(engine, migrate_on_start).await {
+            Ok(None) => {
+                engine.readiness.set(Ok(()));
+                return Ok(());
+            }
             Ok(Some(missing)) => {
                 tracing::error!("not ready: {missing}");
-                engine.readiness.set(Err(missing));
-                sleep(LOOK_AGAIN).await;
+                (missing, LOOK_AGAIN)
             }
             Err(error) => {
-                tracing::warn!(%error, "the database cannot be reached, trying again");
-                engine.readiness.set(Err("the database cannot be reached".to_owned()));
-                sleep(wait).await;
+                tracing::warn!(%error, "the database cannot be worked on, trying again");
                 wait = (wait * 2).min(BACKOFF.1);
+                ("the database cannot be reached".to_owned(), wait)
             }
+        };
+        if until == Until::Dry && (again == LOOK_AGAIN || began.elapsed() > PATIENCE) {
+            return Err(missing);
         }
+        engine.readiness.set(Err(missing));
+        sleep(again).await;
     }
 }
 

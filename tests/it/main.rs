@@ -14,6 +14,7 @@ mod layers;
 mod migrations;
 mod outages;
 mod processes;
+mod stubborn;
 mod support;
 mod tls;
 mod working;
