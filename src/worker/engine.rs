@@ -71,7 +71,9 @@ impl Engine {
         // Looked at only now that their tokens are known: see `CLAIM_GOOD_FOR`.
         if sent.elapsed() > CLAIM_GOOD_FOR && !attempts.is_empty() {
             tracing::warn!(tasks = attempts.len(), "a claim was answered too late, giving its tasks back");
-            attempts.iter().for_each(|attempt| self.leases.let_go(attempt.held.lease));
+            for attempt in &attempts {
+                self.leases.let_go(attempt.held.lease);
+            }
             self.leases.claim_lost();
             return Ok(Vec::new());
         }
