@@ -195,7 +195,7 @@ async fn concurrency_bounds_the_running_handlers_and_quick_tasks_are_claimed_ahe
 async fn a_process_that_stops_gives_back_what_it_claimed_ahead_and_what_it_cannot_finish() {
     let db = TestDb::new().await;
     let watched = Watched::default();
-    let config = db.config(&[("CONCURRENCY", "2"), ("MAX_TASKS_PER_POLL", "20")]);
+    let config = db.config(&[("CONCURRENCY", "2"), ("MAX_TASKS_PER_POLL", "20"), ("POLL_STRICT", "true")]);
     db.execute(
         "insert into agent_tasks (task_type, agent_type, context_json)
          select 'watched', 't', '{\"ms\": 60000}' from generate_series(1, 20)",
