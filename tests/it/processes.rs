@@ -120,7 +120,7 @@ async fn a_process_that_is_told_to_stop_gives_a_long_task_back_and_another_start
     let db = TestDb::new().await;
     let mut leaving = Instance::start(&db, &[("SHUTDOWN_GRACE_SECONDS", "7")]).await;
     insert(&db, 1, r#"{"sleep_ms": 60000}"#).await;
-    db.eventually("it runs", "select bool_and(status = 'processing') from agent_tasks").await;
+    leaving.runs(1).await;
     let _other = Instance::start(&db, &[]).await;
     let told = Instant::now();
     leaving.signal(Signal::TERM);
@@ -145,14 +145,14 @@ async fn tasks_that_end_within_the_grace_period_are_finished_and_a_second_signal
     let db = TestDb::new().await;
     let mut leaving = Instance::start(&db, &[("SHUTDOWN_GRACE_SECONDS", "7")]).await;
     insert(&db, 3, r#"{"sleep_ms": 1500}"#).await;
-    db.eventually("they run", "select bool_and(status = 'processing') from agent_tasks").await;
+    leaving.runs(3).await;
     leaving.signal(Signal::TERM);
     assert_eq!(leaving.exit_code().await, Some(0));
     assert!(db.value::<bool>("select bool_and(status = 'completed' and attempt = 1) from agent_tasks").await);
 
     let mut hurried = Instance::start(&db, &[("SHUTDOWN_GRACE_SECONDS", "7")]).await;
     insert(&db, 1, r#"{"sleep_ms": 60000}"#).await;
-    db.eventually("it runs", "select bool_or(status = 'processing') from agent_tasks").await;
+    hurried.runs(1).await;
     let told = Instant::now();
     hurried.signal(Signal::INT);
     eventually("it is draining", async || hurried.health().await["status"] == "draining").await;
@@ -167,7 +167,7 @@ async fn code_that_will_not_stop_keeps_its_lease_and_ends_its_process() {
     let db = TestDb::new().await;
     let mut stuck = Instance::start(&db, &[("LEASE_SECONDS", "4"), ("SHUTDOWN_GRACE_SECONDS", "1")]).await;
     insert(&db, 1, r#"{"block_ms": 60000}"#).await;
-    db.eventually("it runs", "select bool_and(status = 'processing') from agent_tasks").await;
+    stuck.runs(1).await;
     stuck.signal(Signal::TERM);
     assert_eq!(stuck.exit_code().await, Some(70), "{}", stuck.log());
     assert!(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{TestDb, eventually};
+use super::{KEY, TestDb, eventually};
 
 /// A process, killed when the test ends.
 pub(crate) struct Instance {
@@ -85,6 +85,17 @@ impl Instance {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Waits until this many handlers run. A row says `processing` before that: the reply to the claim is still on its way.
+    pub(crate) async fn runs(&self, handlers: usize) {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let line = format!("task_processor_running {handlers}\n");
+        eventually("its handlers run", async || {
+            let answer = client.get(self.url("/metrics")).bearer_auth(KEY).send().await.expect("an answer");
+            answer.text().await.expect("text").contains(&line)
+        })
+        .await;
     }
 
     /// The body of `/health`.
