@@ -101,7 +101,11 @@ async fn a_customers_table_and_its_rows_are_kept() {
     let state = schema_state(&database(&db)).await.unwrap();
     assert!(matches!(state, SchemaState::Behind(_)), "{state:?}");
 
+    db.execute("alter table agent_tasks alter column status drop default").await;
     migrate(&database(&db)).await.unwrap();
+    let default = "select column_default like '''pending''%' from information_schema.columns
+        where table_name = 'agent_tasks' and column_name = 'status'";
+    assert!(db.value::<bool>(default).await);
     let unchanged = format!("select to_jsonb(agent_tasks) @> $json${before}$json$ from agent_tasks");
     assert!(db.value::<bool>(&unchanged).await);
     let secured = "select relrowsecurity from pg_class where oid = 'agent_tasks'::regclass";
