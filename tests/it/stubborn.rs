@@ -285,3 +285,18 @@ async fn a_statement_that_nobody_waits_for_is_stopped_on_the_server_and_no_outag
             and state = 'active' and pid <> pg_backend_pid())";
     bench.db.eventually("the statement is stopped", stopped).await;
 }
+
+#[tokio::test]
+async fn no_wait_is_longer_than_a_year() {
+    let bench = Bench::new().await;
+    let leases = bench.claim(2).await;
+    let endings = [
+        Ending::snooze(leases[0], Duration::MAX, "for ever"),
+        Ending::retry(leases[1], "no luck", Duration::MAX),
+    ];
+    assert_eq!(bench.queue.end(&endings).await.expect("verdicts"), [Verdict::Accepted; 2]);
+    for lease in leases {
+        let in_a_year = "scheduled_for between now() + interval '364 days' and now() + interval '367 days'";
+        assert!(bench.is(lease, in_a_year).await);
+    }
+}
