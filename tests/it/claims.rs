@@ -245,3 +245,14 @@ async fn a_row_set_to_pending_by_hand_is_free_of_an_old_request_to_cancel() {
     let renewed = queue.renew(std::slice::from_mut(&mut lease)).await.expect("a renewal");
     assert_eq!(renewed.cancel_requested.get(&lease.token), Some(&false));
 }
+
+#[tokio::test]
+async fn a_value_that_cannot_be_sent_is_no_reason_to_try_again() {
+    let db = TestDb::new().await;
+    let queue = queue(&db, "test");
+    let number = 1_i32;
+    let params = [(&number as _, tokio_postgres::types::Type::TEXT)];
+    let result = queue.database().query(Lane::Shared, Duration::from_secs(5), "select $1", &params).await;
+    let error = result.expect_err("an integer is no text");
+    assert!(!error.is_transient() && !error.is_disconnect(), "{error}");
+}
