@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::selection::STATUSES;
 use crate::queue::Queue;
 use crate::queue::read::TaskFilter;
 
@@ -10,7 +11,7 @@ use crate::queue::read::TaskFilter;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// pending, processing, completed, failed or cancelled.
-    #[arg(long)]
+    #[arg(long, value_parser = STATUSES)]
     status: Option<String>,
     /// The task type.
     #[arg(long = "type")]

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, instance_name};
-use crate::db::Database;
+use crate::db::{Database, DbError, TargetError};
 use crate::handlers;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 use crate::telemetry::metrics::Metrics;
 use output::Output;
 
@@ -87,16 +87,28 @@ pub fn run() -> ExitCode {
     match result {
         // Not by returning: a thread that will not stop would keep the runtime, and so the process.
         Ok(code) => std::process::exit(code),
-        Err(error) => match error.downcast_ref::<ConfigError>() {
-            Some(problems) => {
-                output::complain(problems);
-                ExitCode::from(EXIT_CONFIG)
-            }
-            None => {
-                output::complain(&format!("{error:#}"));
-                ExitCode::FAILURE
-            }
-        },
+        Err(error) => {
+            output::complain(&format!("{error:#}{}", remedy(&error)));
+            ExitCode::from(if is_configuration(&error) { EXIT_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<TargetError>())
+}
+
+/// What to do about it, where that is known.
+fn remedy(error: &anyhow::Error) -> &'static str {
+    let database = error.chain().find_map(|cause| match cause.downcast_ref::<QueueError>() {
+        Some(QueueError::Database(error)) => Some(error),
+        _ => cause.downcast_ref::<DbError>(),
+    });
+    match database.and_then(DbError::sqlstate) {
+        Some(state) if ["42P01", "42703", "42883"].contains(&state.code()) => {
+            "\nthis database lacks a table, a column or a function of ours: run `task-processor migrate`"
+        }
+        _ => "",
     }
 }
 

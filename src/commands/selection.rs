@@ -6,6 +6,8 @@ use super::output::Output;
 use crate::queue::Queue;
 use crate::queue::read::TaskFilter;
 
+/// The statuses a task may have.
+pub(super) const STATUSES: [&str; 5] = ["pending", "processing", "completed", "failed", "cancelled"];
 /// Tasks changed by one call.
 const MOST: i64 = 10_000;
 
@@ -16,7 +18,7 @@ pub(super) struct Selection {
     #[arg(required_unless_present_any = ["status", "task_type"])]
     ids: Vec<Uuid>,
     /// All tasks in this status.
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long, conflicts_with = "ids", value_parser = STATUSES)]
     status: Option<String>,
     /// All tasks of this type.
     #[arg(long = "type", conflicts_with = "ids")]

@@ -18,7 +18,7 @@ pub(super) fn oversize(context: &str) -> Option<i64> {
 /// A value as JSON text that `jsonb` takes. Postgres cannot store the character U+0000.
 pub(super) fn storable_json(mut value: Value) -> String {
     let mut text = value.to_string();
-    if text.contains("\\u0000") {
+    if holds_nul(&value) {
         replace_nul(&mut value);
         text = value.to_string();
     }
@@ -37,6 +37,16 @@ pub(super) fn storable_text(text: &str) -> String {
         let _ = write!(text, " … (truncated, {size} bytes)");
     }
     text
+}
+
+/// Whether a string of the value, or a key, holds the character U+0000.
+pub(super) fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn replace_nul(value: &mut Value) {

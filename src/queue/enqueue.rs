@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::content::holds_nul;
 use super::{Queue, QueueError, deadline};
 use crate::db::Lane;
 
@@ -16,6 +17,8 @@ pub const MAX_BATCH: usize = 1_000;
 /// The largest input, in bytes.
 const MAX_CONTEXT: usize = 1024 * 1024;
 
+/// Looks for the holder of a key that somebody else has just added: the second finds it, unless it was deleted since.
+const ROUNDS: usize = 5;
 const FARTHEST: Duration = Duration::from_hours(24 * 5 * 366);
 
 /// A task to be added. Build one with [`NewTask::new`] and change what differs.
@@ -121,7 +124,7 @@ impl NewTask {
             return invalid("scheduled_for", "is more than five years ahead".into());
         }
         let context = self.context.to_string();
-        if context.contains("\\u0000") {
+        if holds_nul(&self.context) {
             return invalid("context_json", "holds the character U+0000, which jsonb cannot store".into());
         }
         if context.len() > MAX_CONTEXT {
@@ -138,6 +141,27 @@ impl Queue {
     /// Adds tasks, all or none. The answers come in the order given.
     pub async fn enqueue(&self, tasks: &[NewTask]) -> Result<Vec<Enqueued>, QueueError> {
         check_batch(tasks)?;
+        let mut enqueued = vec![None; tasks.len()];
+        let mut missing: Vec<usize> = (0..tasks.len()).collect();
+        for _ in 0..ROUNDS {
+            let batch: Vec<&NewTask> = missing.iter().map(|index| &tasks[*index]).collect();
+            for (index, answer) in missing.iter().zip(self.insert(&batch).await?) {
+                enqueued[*index] = answer;
+            }
+            missing.retain(|index| enqueued[*index].is_none());
+            if missing.is_empty() {
+                return Ok(enqueued.into_iter().flatten().collect());
+            }
+        }
+        Err(Invalid {
+            field: "unique_key",
+            reason: "is being added and deleted by others all the time".into(),
+        }
+        .into())
+    }
+
+    /// One statement. An answer is missing where somebody else has just added the same key.
+    async fn insert(&self, tasks: &[&NewTask]) -> Result<Vec<Option<Enqueued>>, QueueError> {
         macro_rules! column {
             ($task:ident => $value:expr) => {
                 tasks.iter().map(|$task| $value).collect::<Vec<_>>()
@@ -181,7 +205,12 @@ impl Queue {
                 ],
             )
             .await?;
-        rows.iter().map(|row| Ok(Enqueued { id: row.try_get(0)?, existed: row.try_get(1)? })).collect()
+        rows.iter()
+            .map(|row| {
+                let (id, existed): (Option<Uuid>, bool) = (row.try_get(0)?, row.try_get(1)?);
+                Ok(id.map(|id| Enqueued { id, existed }))
+            })
+            .collect()
     }
 
     /// Adds one task.

@@ -1,7 +1,8 @@
 -- Adds tasks. Arrays $1 to $14, one element a task; the answer has their ids in the order given.
 --
--- A unique_key that is taken changes nothing and answers with the id of the task that has it. The update that does
--- nothing is what makes the answer certain while another process inserts the same key.
+-- A unique_key that is taken adds nothing, and the row that has it is neither locked nor written: the answer is its id.
+-- The id is missing where that row was committed by somebody else after this statement began; then it is looked up by
+-- another one. Keys are inserted in their order, so that two calls never wait for each other.
 with fresh as materialized (
     select *
     from unnest(
@@ -24,10 +25,12 @@ inserted as (
         priority, max_retries, context::jsonb, created_by, unique_key, timeout_seconds
     from fresh
     order by unique_key, id
-    on conflict (unique_key) where unique_key is not null do update set unique_key = excluded.unique_key
-    returning id, unique_key
+    on conflict (unique_key) where unique_key is not null do nothing
+    returning id
 )
-select inserted.id, inserted.id <> fresh.id as existed
+select coalesce(inserted.id, holder.id) as id, inserted.id is null as existed
 from fresh
-join inserted on coalesce(inserted.unique_key, inserted.id::text) = coalesce(fresh.unique_key, fresh.id::text)
+left join inserted on inserted.id = fresh.id
+left join agent_tasks holder
+    on inserted.id is null and holder.unique_key is not null and holder.unique_key = fresh.unique_key
 order by fresh.position

@@ -9,8 +9,9 @@ use crate::queue::{Ending, Queue, Verdict};
 
 /// Endings of one statement: beyond this a batch gains nothing.
 const MAX_BATCH: usize = 1_000;
-/// Somebody else's lock on a row mostly lasts for a moment.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
+/// was being claimed by us, for a few milliseconds.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 type Request = (Ending, oneshot::Sender<Verdict>);
@@ -40,14 +41,17 @@ impl Finisher {
 
 async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut batch: Vec<Request> = Vec::new();
+    let mut ask_again = ASK_AGAIN.0;
     loop {
         if batch.is_empty() {
+            ask_again = ASK_AGAIN.0;
             if requests.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return;
             }
         } else {
             // Left over are those whose rows somebody else holds. They keep nobody else waiting.
-            sleep(ASK_AGAIN).await;
+            sleep(ask_again).await;
+            ask_again = (ask_again * 2).min(ASK_AGAIN.1);
             while let Ok(request) = requests.try_recv() {
                 batch.push(request);
             }

@@ -256,3 +256,39 @@ async fn a_value_that_cannot_be_sent_is_no_reason_to_try_again() {
     let error = result.expect_err("an integer is no text");
     assert!(!error.is_transient() && !error.is_disconnect(), "{error}");
 }
+
+#[tokio::test]
+async fn one_key_makes_one_task_whoever_adds_it_how_often_and_in_which_order() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no update'; end $$;
+         create trigger refuse before update on agent_tasks for each row execute function refuse()",
+    )
+    .await;
+    let adders: Vec<_> = (0..6_usize)
+        .map(|adder| {
+            let queue = queue(&db, &format!("adder {adder}"));
+            tokio::spawn(async move {
+                for round in 0..10 {
+                    let mut tasks: Vec<NewTask> = (0..20)
+                        .map(|key| NewTask {
+                            unique_key: Some(format!("{round}-{key}")),
+                            ..NewTask::new("a", json!({}))
+                        })
+                        .collect();
+                    tasks.rotate_left(adder * 3);
+                    tasks.push(NewTask::new("a", json!({})));
+                    let added = queue.enqueue(&tasks).await.expect("no deadlock");
+                    assert_eq!(added.len(), 21);
+                    assert!(!added[20].existed, "a task without a key is always new");
+                }
+            })
+        })
+        .collect();
+    for adder in adders {
+        adder.await.expect("no panic");
+    }
+    let keys =
+        "select count(*) filter (where unique_key is not null) = 200 and count(*) = 260 from agent_tasks";
+    assert!(db.value::<bool>(keys).await);
+}
