@@ -1,22 +1,24 @@
 //! What can go wrong with a query, sorted by what the caller should do about it.
 
+use std::error::Error;
 use std::time::Duration;
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
-/// A query that did not work.
+/// A query that did not work. What it displays holds no row: Postgres quotes the refused one in its DETAIL. For the same
+/// reason it has no source.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// No connection could be had.
-    #[error("no database connection: {}", crate::telemetry::chain(.0))]
-    Connect(#[source] PoolError),
+    #[error("no database connection: {}", describe_pool(.0))]
+    Connect(PoolError),
     /// The client's own deadline passed. Whether the statement took effect is unknown.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
     /// The server or the connection failed.
-    #[error("{}", crate::telemetry::chain(.0))]
-    Postgres(#[from] tokio_postgres::Error),
+    #[error("{}", describe(.0))]
+    Postgres(tokio_postgres::Error),
     /// The attempt on whose behalf the question was asked has lost its lease. Nothing was asked.
     #[error("the lease has run out")]
     LeaseOver,
@@ -30,7 +32,22 @@ pub enum DbError {
     },
 }
 
+impl From<tokio_postgres::Error> for DbError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
 impl DbError {
+    /// Why something was not stored, for the task's row: no message, which may quote what others wrote.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        self.sqlstate().map_or_else(
+            || "the database refused it".to_owned(),
+            |state| format!("the database refused it ({})", state.code()),
+        )
+    }
+
     /// The error's five-letter code, where the server gave one.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&SqlState> {
@@ -45,7 +62,11 @@ impl DbError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let Some(state) = self.sqlstate() else {
-            return matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Postgres(_));
+            return match self {
+                Self::Connect(_) | Self::Timeout(_) => true,
+                Self::Postgres(error) => is_broken(error),
+                Self::LeaseOver | Self::Decode { .. } => false,
+            };
         };
         let class = &state.code()[..2];
         matches!(class, "08" | "53" | "57")
@@ -59,12 +80,17 @@ impl DbError {
             || (*state == SqlState::INTERNAL_ERROR && self.to_string().contains("(E"))
     }
 
-    /// The connection is gone or silent, as opposed to a server that answered with an error.
+    /// The connection is gone, as opposed to a server that answered with an error or is slow. One that is silent for
+    /// good shows when the next connection is made.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
         match self.sqlstate() {
             Some(state) => matches!(&state.code()[..2], "08" | "57") && *state != SqlState::QUERY_CANCELED,
-            None => matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Postgres(_)),
+            None => match self {
+                Self::Connect(_) => true,
+                Self::Postgres(error) => is_broken(error),
+                Self::Timeout(_) | Self::LeaseOver | Self::Decode { .. } => false,
+            },
         }
     }
 
@@ -84,5 +110,31 @@ impl DbError {
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+}
+
+/// Whether the connection failed, as opposed to a value that could not be converted on our side of it.
+fn is_broken(error: &tokio_postgres::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.is_closed()
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{}: {} ({})", db.severity(), db.message(), db.code().code()),
+        None => crate::telemetry::chain(error),
+    }
+}
+
+fn describe_pool(error: &PoolError) -> String {
+    match error {
+        PoolError::Backend(error) => describe(error),
+        other => crate::telemetry::chain(other),
     }
 }

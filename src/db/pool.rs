@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
-    Timeouts,
+    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime,
+    TimeoutType, Timeouts,
 };
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::target::{SslMode, Target, TargetError};
 use super::{DbError, tls};
@@ -35,6 +36,9 @@ const TIMEOUTS: Timeouts = Timeouts {
     recycle: Some(Duration::from_secs(2)),
 };
 
+/// How long a statement that nobody waits for may take to be stopped.
+const CANCEL_WITHIN: Duration = Duration::from_secs(3);
+
 /// All connections of this process but the listening one. Clones share them.
 #[derive(Clone)]
 pub struct Database {
@@ -44,6 +48,7 @@ pub struct Database {
     work: Pool,
     shared: Pool,
     contact: Arc<Contact>,
+    tls: Option<MakeRustlsConnect>,
 }
 
 /// One connection, lent from the pool.
@@ -54,6 +59,7 @@ pub struct Session {
     /// A query is under way. If the session is dropped now its answer is still to come, so the connection must not
     /// go back to the pool: the next user would wait behind it.
     busy: bool,
+    tls: Option<MakeRustlsConnect>,
 }
 
 /// Since when the database has answered without a break.
@@ -72,9 +78,13 @@ impl Database {
             .parse()
             .map_err(|TargetError(what)| TargetError(format!("DATABASE_URL {what}")))?;
         let ca_cert: Option<Arc<str>> = config.ca_cert.as_deref().map(Into::into);
-        let part = |size| build_pool(&target, ca_cert.as_deref(), size);
+        let tls = match target.ssl {
+            SslMode::Disable => None,
+            mode => Some(tls::connector(mode, ca_cert.as_deref())?),
+        };
+        let part = |size| build_pool(&target, tls.clone(), size);
         let (renewal, work, shared) = (part(1)?, part(1)?, part(config.pool_size.saturating_sub(2).max(1))?);
-        Ok(Self { target, ca_cert, renewal, work, shared, contact: Arc::default() })
+        Ok(Self { target, ca_cert, renewal, work, shared, contact: Arc::default(), tls })
     }
 
     /// Where the connections go.
@@ -105,9 +115,13 @@ impl Database {
 
     fn lend(&self, object: Result<Object, PoolError>, deadline: Duration) -> Result<Session, DbError> {
         match object {
-            Ok(object) => {
-                Ok(Session { object: Some(object), deadline, contact: self.contact.clone(), busy: false })
-            }
+            Ok(object) => Ok(Session {
+                object: Some(object),
+                deadline,
+                contact: self.contact.clone(),
+                busy: false,
+                tls: self.tls.clone(),
+            }),
             Err(error) => {
                 // An exhausted pool says nothing about the database.
                 if !matches!(error, PoolError::Timeout(TimeoutType::Wait)) {
@@ -183,7 +197,7 @@ impl Session {
         let result = match timeout(self.deadline, question(object)).await {
             Ok(result) => {
                 self.busy = false;
-                result.map_err(DbError::Postgres)
+                result.map_err(note_detail)
             }
             Err(_) => Err(DbError::Timeout(self.deadline)),
         };
@@ -197,7 +211,7 @@ impl Drop for Session {
         if self.busy
             && let Some(object) = self.object.take()
         {
-            drop(Object::take(object));
+            abandon(Object::take(object), self.tls.take());
         }
     }
 }
@@ -206,6 +220,8 @@ impl Contact {
     fn heard<T>(&self, result: &Result<T, DbError>) {
         match result {
             Err(error) if error.is_disconnect() => self.lost(),
+            // A slow statement says nothing: neither that the server is there nor that it is gone.
+            Err(DbError::Timeout(_)) => {}
             _ => {
                 self.since.lock().expect("never poisoned").get_or_insert_with(Instant::now);
             }
@@ -217,13 +233,38 @@ impl Contact {
     }
 }
 
-fn build_pool(target: &Target, ca_cert: Option<&str>, size: usize) -> Result<Pool, TargetError> {
+/// Stops the statement that still runs on a connection before the connection is closed: the server would not notice
+/// that nobody waits for it, and go on for as long as it takes.
+fn abandon(client: ClientWrapper, tls: Option<MakeRustlsConnect>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let token = client.cancel_token();
+    runtime.spawn(async move {
+        let cancelled = match tls {
+            Some(tls) => timeout(CANCEL_WITHIN, token.cancel_query(tls)).await,
+            None => timeout(CANCEL_WITHIN, token.cancel_query(NoTls)).await,
+        };
+        if !matches!(cancelled, Ok(Ok(()))) {
+            tracing::debug!("a statement that nobody waits for could not be cancelled");
+        }
+        drop(client);
+    });
+}
+
+/// The DETAIL quotes rows, so it is for whoever debugs and for nobody else.
+fn note_detail(error: tokio_postgres::Error) -> DbError {
+    if let Some(detail) = error.as_db_error().and_then(tokio_postgres::error::DbError::detail) {
+        tracing::debug!(detail, "what Postgres says beside the error");
+    }
+    DbError::Postgres(error)
+}
+
+fn build_pool(target: &Target, tls: Option<MakeRustlsConnect>, size: usize) -> Result<Pool, TargetError> {
     // Fast: a closed connection is noticed without asking the server, and a silently dead one by keepalives and the
     // deadline of its next query. Asking before every query would double an idle instance's traffic.
     let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = match target.ssl {
-        SslMode::Disable => Manager::from_config(target.postgres.clone(), NoTls, manager),
-        mode => Manager::from_config(target.postgres.clone(), tls::connector(mode, ca_cert)?, manager),
+    let manager = match tls {
+        None => Manager::from_config(target.postgres.clone(), NoTls, manager),
+        Some(tls) => Manager::from_config(target.postgres.clone(), tls, manager),
     };
     let mut config = PoolConfig::new(size);
     config.timeouts = TIMEOUTS;

@@ -6,9 +6,10 @@ use uuid::Uuid;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane};
 
-const CANCEL: &str =
-    concat!(include_str!("cancel.sql"), include_str!("log.sql"), include_str!("cancel_answer.sql"));
-const CANCEL_WITHOUT_LOG: &str = concat!(include_str!("cancel.sql"), include_str!("cancel_answer.sql"));
+const CANCEL: [&str; 2] = [
+    concat!(include_str!("cancel.sql"), include_str!("log.sql"), include_str!("cancel_answer.sql")),
+    concat!(include_str!("cancel.sql"), include_str!("cancel_answer.sql")),
+];
 
 /// What became of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +24,14 @@ impl Queue {
     /// Cancels those of `ids` that have not ended. The others are missing from the answer.
     pub async fn cancel(&self, ids: &[Uuid], reason: &str) -> Result<Vec<Cancelled>, DbError> {
         let params = [(&ids as _, Type::UUID_ARRAY), (&reason as _, Type::TEXT)];
-        let rows = match self.db.query(Lane::Shared, deadline::REQUEST, CANCEL, &params).await {
-            Err(error) if error.is_refusal() => {
-                let rows =
-                    self.db.query(Lane::Shared, deadline::REQUEST, CANCEL_WITHOUT_LOG, &params).await?;
-                self.log_lost(rows.len(), &error);
-                rows
-            }
-            result => result?,
-        };
-        rows.iter().map(|row| Ok(Cancelled { id: row.try_get(0)?, done: row.try_get(1)? })).collect()
+        let (rows, refused) = self.query_logged(Lane::Shared, deadline::REQUEST, CANCEL, &params).await?;
+        let cancelled = rows
+            .iter()
+            .map(|row| Ok(Cancelled { id: row.try_get(0)?, done: row.try_get(1)? }))
+            .collect::<Result<Vec<_>, DbError>>()?;
+        if let Some(error) = refused {
+            self.log_lost(cancelled.iter().filter(|task| task.done).count(), &error);
+        }
+        Ok(cancelled)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::stubborn::is_for_the_rows;
 use super::task::Claimed;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
@@ -13,6 +14,9 @@ const CLAIM: &str = concat!(
     "with picked as materialized (select due.id from agent_tasks_due_v1($3, $4) as due (id))",
     include_str!("claimed.sql")
 );
+
+/// The ids that `CLAIM` would take. It changes nothing.
+const PICK: &str = "select due.id from agent_tasks_due_v1($1, $2) as due (id)";
 
 /// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
 const CLAIM_ALONE: &str = concat!(
@@ -26,6 +30,32 @@ const CLAIM_ALONE: &str = concat!(
             and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
         order by task.scheduled_for, task.id
         limit 1
+        for no key update of task skip locked
+    )",
+    include_str!("claimed.sql")
+);
+
+/// The ids that `CLAIM_ALONE` would take one of.
+const PICK_ALONE: &str = "
+    select task.id
+    from agent_tasks task
+    where task.status = 'pending'
+        and task.crash_count >= 2
+        and task.scheduled_for <= statement_timestamp()
+        and task.task_type = any ($1::text[])
+        and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
+    order by task.scheduled_for, task.id
+    limit $2";
+
+/// Those of some picked tasks that are still due.
+const CLAIM_PICKED: &str = concat!(
+    "with picked as materialized (
+        select task.id
+        from agent_tasks task
+        where task.id = any ($3::uuid[])
+            and task.status || '' = 'pending'
+            and task.scheduled_for <= statement_timestamp()
+        order by task.id
         for no key update of task skip locked
     )",
     include_str!("claimed.sql")
@@ -82,13 +112,26 @@ pub enum NotClaimed {
 impl Queue {
     /// Claims at most `limit` due tasks of `types`, in order of service.
     pub async fn claim(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&limit, Type::INT4)]).await
+        if self.stubborn.ids().is_empty() {
+            let most = i32::try_from(limit).unwrap_or(i32::MAX);
+            match self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&most, Type::INT4)]).await {
+                Err(error) if is_for_the_rows(&error) => {}
+                result => return result,
+            }
+        }
+        self.claim_around(PICK, &[(&types, Type::TEXT_ARRAY)], limit, CLAIM_PICKED).await
     }
 
     /// Claims one due task that must run with no other in its process.
     pub async fn claim_alone(&self, types: &[String]) -> Result<Option<Claimed>, DbError> {
-        Ok(self.claim_by(CLAIM_ALONE, &[(&types, Type::TEXT_ARRAY)]).await?.pop())
+        let types: Param<'_> = (&types, Type::TEXT_ARRAY);
+        if self.stubborn.ids().is_empty() {
+            match self.claim_by(CLAIM_ALONE, std::slice::from_ref(&types)).await {
+                Err(error) if is_for_the_rows(&error) => {}
+                result => return Ok(result?.pop()),
+            }
+        }
+        Ok(self.claim_around(PICK_ALONE, &[types], 1, CLAIM_PICKED).await?.pop())
     }
 
     /// Claims the task `id`; with `early`, even before it is due.
@@ -108,7 +151,8 @@ impl Queue {
 
     /// When the next task that this process can run is due.
     pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
-        let params: [Param<'_>; 1] = [(&types, Type::TEXT_ARRAY)];
+        let left_out = self.stubborn.ids();
+        let params: [Param<'_>; 2] = [(&types, Type::TEXT_ARRAY), (&left_out, Type::UUID_ARRAY)];
         let rows = self
             .db
             .claim_session(deadline::CLAIM)
@@ -125,7 +169,7 @@ impl Queue {
         Ok(NextDue { ordinary: until("ordinary")?, suspect: until("suspect")? })
     }
 
-    async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {
+    pub(super) async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {
         let lease = self.rules.lease.as_secs_f64();
         let worker: &str = &self.worker;
         let mut params: Vec<Param<'_>> = vec![(&lease, Type::FLOAT8), (&worker, Type::TEXT)];

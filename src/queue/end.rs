@@ -15,7 +15,7 @@ impl Queue {
     /// Ends attempts and writes a log row for each. The verdicts come in the order of the endings.
     ///
     /// An error means that nothing is known of any of them and that the same call may be repeated: the database could
-    /// not be asked. An ending that Postgres refuses is split off, stripped of what it refuses, and ended all the same.
+    /// not be asked. An ending that Postgres refuses is split off, and ended without what is refused.
     pub async fn end(&self, endings: &[Ending]) -> Result<Vec<Verdict>, DbError> {
         let mut order: Vec<usize> = (0..endings.len()).collect();
         order.sort_by_key(|index| endings[*index].lease);
@@ -58,27 +58,38 @@ impl Queue {
     /// the same role claimed these tasks from the same table.
     async fn end_unlogged(&self, endings: &[Ending], error: &DbError) -> Result<Vec<Verdict>, DbError> {
         let verdicts = self.end_batch(endings, END_WITHOUT_LOG).await?;
-        self.log_lost(endings.len(), error);
+        self.log_lost(verdicts.iter().filter(|verdict| **verdict == Verdict::Accepted).count(), error);
         Ok(verdicts)
     }
 
-    /// The one ending of a batch that Postgres refused: without its content, or without its log row, or without both.
+    /// The one ending of a batch that Postgres refused as it stands: in ever poorer forms, until one is taken. The log
+    /// is given up first, then what the attempt cost, and only then the handler's own result and error.
     async fn end_stubborn(&self, ending: &Ending, error: &DbError) -> Result<Verdict, DbError> {
-        tracing::warn!(task_id = %ending.lease().id, %error, "ending a task without what could not be stored");
-        let bare = ending.bare(&error.to_string());
-        if error.is_content() {
-            match self.end_batch(std::slice::from_ref(&bare), END).await {
-                Err(error) if !error.is_transient() => {}
-                result => return result.map(|verdicts| verdicts[0]),
+        let task_id = ending.lease().id;
+        let (costless, bare) = (ending.costless(), ending.bare(&error.refusal()));
+        let forms = [
+            (ending, END_WITHOUT_LOG, "its log row"),
+            (&costless, END, "its usage"),
+            (&costless, END_WITHOUT_LOG, "its usage and its log row"),
+            (&bare, END, "its result or error"),
+            (&bare, END_WITHOUT_LOG, "its result or error and its log row"),
+        ];
+        for (form, sql, lost) in forms {
+            match self.end_batch(std::slice::from_ref(form), sql).await {
+                Err(error) if error.is_transient() => return Err(error),
+                Err(_) => {}
+                Ok(verdicts) => {
+                    if verdicts[0] == Verdict::Accepted {
+                        tracing::warn!(%task_id, %error, "ended a task without {lost}");
+                        if sql == END_WITHOUT_LOG {
+                            self.log_lost(1, error);
+                        }
+                    }
+                    return Ok(verdicts[0]);
+                }
             }
         }
-        for candidate in [ending, &bare] {
-            match self.end_unlogged(std::slice::from_ref(candidate), error).await {
-                Err(error) if !error.is_transient() => {}
-                result => return result.map(|verdicts| verdicts[0]),
-            }
-        }
-        tracing::error!(task_id = %ending.lease().id, %error, "the database refuses to end a task in any way");
+        tracing::error!(%task_id, %error, "the database refuses to end a task in any way");
         Ok(Verdict::Refused)
     }
 

@@ -36,7 +36,10 @@ ended as (
             when ending.delay is null then task.scheduled_for
             else clock_timestamp() + make_interval(secs => ending.delay)
         end,
-        retry_count = coalesce(task.retry_count, 0) + case when ending.verb = 'retry' then 1 else 0 end,
+        retry_count = case
+            when ending.verb = 'retry' then least(greatest(coalesce(task.retry_count, 0), 0), 2147483646) + 1
+            else coalesce(task.retry_count, 0)
+        end,
         result_json = case
             when ending.verb in ('complete', 'cancel') then ending.result::jsonb
             when ending.verb = 'fail' then jsonb_build_object('error', ending.error)

@@ -163,12 +163,17 @@ impl Ending {
         self.verb
     }
 
+    /// The same ending without what the attempt cost.
+    pub(super) fn costless(&self) -> Self {
+        Self { usage: None, ..self.clone() }
+    }
+
     /// The same ending without anything Postgres could refuse, and with the reason why.
     pub(super) fn bare(&self, reason: &str) -> Self {
-        let note = json!({ "note": storable_text(&format!("the result could not be stored: {reason}")) });
+        let note = json!({ "note": format!("the result could not be stored: {reason}") });
         Self {
             result: self.result.is_some().then(|| note.to_string()),
-            error: self.error.is_some().then(|| "the error could not be stored".to_owned()),
+            error: self.error.is_some().then(|| format!("the error could not be stored: {reason}")),
             oversize: Some(self.oversize.unwrap_or(0)),
             usage: None,
             ..self.clone()

@@ -16,6 +16,7 @@ mod redrive;
 mod renew;
 mod rescue;
 mod retry;
+mod stubborn;
 mod suspect;
 mod task;
 mod types;
@@ -48,6 +49,7 @@ pub struct Queue {
     rules: Rules,
     metrics: Arc<Metrics>,
     log_refused: Arc<AtomicBool>,
+    stubborn: Arc<stubborn::Stubborn>,
 }
 
 /// What holds for a task whose row and type say nothing else.
@@ -103,7 +105,14 @@ impl Queue {
             adopt_window: config.adopt_window,
             retry: RetryRule { max_retries: config.max_retries, base: config.retry_base },
         };
-        Self { db, worker: worker.into(), rules, metrics, log_refused: Arc::default() }
+        Self {
+            db,
+            worker: worker.into(),
+            rules,
+            metrics,
+            log_refused: Arc::default(),
+            stubborn: Arc::default(),
+        }
     }
 
     /// The connections the queue uses.
@@ -125,6 +134,9 @@ impl Queue {
     }
 
     fn log_lost(&self, rows: usize, error: &DbError) {
+        if rows == 0 {
+            return;
+        }
         self.metrics.log_rows_lost.inc_by(rows as u64);
         if !self.log_refused.swap(true, Ordering::Relaxed) {
             tracing::error!(rows, %error, "agent_actions_log refuses rows; tasks end without their log row");

@@ -1,7 +1,7 @@
 -- Seconds until the next task that this process can run is due: not positive if one is due now, null if there is none.
 -- One index entry per lane of agent_tasks_due is read (see migrations/0009_due.sql for the lanes).
 --
--- $1 the task types.
+-- $1 the task types, $2 the ids to leave out.
 with lanes as (
     select wanted.task_type
     from unnest($1::text[]) as wanted (task_type)
@@ -22,6 +22,7 @@ select
                 and pending.task_type = lanes.task_type
                 and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
                     = ranks.rank
+                and pending.id <> all ($2::uuid[])
             order by pending.scheduled_for, pending.id
             limit 1
         ) head
@@ -32,6 +33,7 @@ select
         where suspect.status = 'pending'
             and suspect.crash_count >= 2
             and suspect.task_type in (select lanes.task_type from lanes)
+            and suspect.id <> all ($2::uuid[])
         order by suspect.scheduled_for, suspect.id
         limit 1
     )::float8 - extract(epoch from clock_timestamp())::float8 as suspect

@@ -10,13 +10,14 @@ use super::task::Lease;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane};
 
-const RELEASE_UNKNOWN: &str = concat!(
-    include_str!("release_unknown_update.sql"),
-    include_str!("log.sql"),
-    "select count(*) as released from released"
-);
-const RELEASE_UNKNOWN_WITHOUT_LOG: &str =
-    concat!(include_str!("release_unknown_update.sql"), "select count(*) as released from released");
+const RELEASE_UNKNOWN: [&str; 2] = [
+    concat!(
+        include_str!("release_unknown_update.sql"),
+        include_str!("log.sql"),
+        "select count(*) as released from released"
+    ),
+    concat!(include_str!("release_unknown_update.sql"), "select count(*) as released from released"),
+];
 
 /// The leases that are alive, by token; a lease that is in neither is lost.
 #[derive(Debug, Default)]
@@ -68,17 +69,12 @@ impl Queue {
         let params =
             [(&worker as _, Type::TEXT), (&known as _, Type::UUID_ARRAY), (&database_time as _, Type::TEXT)];
         let deadline = self.renewal_deadline();
-        let rows = match self.db.query(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await {
-            Err(error) if !error.is_transient() => {
-                let rows =
-                    self.db.query(Lane::Renewal, deadline, RELEASE_UNKNOWN_WITHOUT_LOG, &params).await?;
-                self.log_lost(rows.len(), &error);
-                rows
-            }
-            result => result?,
-        };
-        let released: i64 = rows[0].try_get("released")?;
-        Ok(released.unsigned_abs())
+        let (rows, refused) = self.query_logged(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await?;
+        let released = rows[0].try_get::<_, i64>("released")?.unsigned_abs();
+        if let Some(error) = refused {
+            self.log_lost(usize::try_from(released).unwrap_or(usize::MAX), &error);
+        }
+        Ok(released)
     }
 
     fn renewal_deadline(&self) -> Duration {

@@ -1,38 +1,12 @@
--- Takes back tasks whose lease expired: their process died, or lost the database and with it the right to go on.
---
--- $1 the default timeout and $2 the adoption window in seconds, $3 how many at the most, $4 how many seconds ago a lease
--- must have expired, and for how long the server must have been up.
---
--- * The token is taken off the row: an ending that still comes for it is stale, even if the task has failed.
--- * A row without a lease was left `processing` by an older processor. It is taken back only while it is young enough
---   to be missed by somebody, and old enough not to be running: adoption never runs old work by surprise.
--- * Rows that are just being ended or renewed are locked, and skipped.
-with expired as materialized (
-    select task.id
-    from agent_tasks task
-    where task.status = 'processing'
-        and (
-            task.lease_expires_at < statement_timestamp() - make_interval(secs => $4)
-            or (
-                task.lease_expires_at is null
-                and coalesce(task.last_attempted_at, task.scheduled_for) between
-                    statement_timestamp() - make_interval(secs => $2)
-                    and statement_timestamp() - make_interval(secs => coalesce(task.timeout_seconds, $1))
-            )
-        )
-        and pg_postmaster_start_time() < statement_timestamp() - make_interval(secs => $4)
-    order by task.id
-    limit $3
-    for no key update skip locked
-),
-rescued as (
+-- The second half of a rescue: what `expired` names is given back, cancelled or given up.
+, rescued as (
     update agent_tasks task
     set status = case
             when task.cancel_requested_at is not null then 'cancelled'
             when task.crash_count >= 2 then 'failed'
             else 'pending'
         end,
-        crash_count = task.crash_count + 1,
+        crash_count = least(task.crash_count, 2147483646) + 1,
         lease_token = null,
         lease_expires_at = null,
         error_log = case
@@ -60,8 +34,9 @@ entry as (
         null::uuid as lease_token,
         null::int4 as latency_ms,
         case
-            when octet_length(context_json::text) <= 8192 then context_json
-            else jsonb_build_object('truncated', true, 'sizeBytes', octet_length(context_json::text))
+            -- The stored size: to print a huge input only to measure it would cost everybody, or fail.
+            when pg_column_size(context_json) <= 8192 then context_json
+            else jsonb_build_object('truncated', true, 'sizeBytes', pg_column_size(context_json))
         end as input_data,
         null::jsonb as output_data,
         'the lease expired, crash ' || crash_count as error,

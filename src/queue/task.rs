@@ -12,6 +12,9 @@ use super::retry::RetryRule;
 use super::{Rules, content};
 use crate::db::DbError;
 
+/// The largest input that a claim reads, in bytes; `claimed.sql` has the same number.
+const MAX_INPUT: usize = 16 * 1024 * 1024;
+
 /// The right to end one attempt at one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lease {
@@ -97,7 +100,7 @@ impl Claimed {
         let task_type: String = row.try_get("task_type")?;
         let retry_count = get_positive("retry_count").unwrap_or(0);
         let waited: f64 = row.try_get("waited_seconds")?;
-        let text: Result<String, _> = column_of(row, "context_json");
+        let text = context_of(row);
         Ok(Self {
             lease,
             attempt,
@@ -111,7 +114,10 @@ impl Claimed {
             },
             retry_count,
             waited: Duration::try_from_secs_f64(waited.max(0.0)).unwrap_or_default(),
-            oversize: text.as_ref().ok().and_then(|text| content::oversize(text)),
+            oversize: match &text {
+                Ok(text) => content::oversize(text),
+                Err(_) => column_of::<Option<i32>>(row, "context_bytes").ok().flatten().map(i64::from),
+            },
             task: text.and_then(|text| {
                 decode_task(row, &text, task_type.clone(), (lease.id, attempt, retry_count))
             }),
@@ -142,6 +148,18 @@ fn decode_task(
         created_by: column_of(row, "created_by")?,
         trace_context: column_of(row, "trace_context")?,
     })
+}
+
+/// The input as JSON text. `claimed.sql` holds back what is too large to be carried about.
+fn context_of(row: &Row) -> Result<String, Undecodable> {
+    let unreadable = |reason| Undecodable { column: "context_json", reason };
+    match column_of::<Option<String>>(row, "context_json")? {
+        Some(text) => Ok(text),
+        None => Err(unreadable(match column_of::<Option<i32>>(row, "context_bytes")? {
+            Some(bytes) => format!("{bytes} bytes, at most {MAX_INPUT} can be worked on"),
+            None => "it is null".to_owned(),
+        })),
+    }
 }
 
 fn column_of<T: FromSqlOwned>(row: &Row, column: &'static str) -> Result<T, Undecodable> {

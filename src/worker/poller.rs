@@ -128,7 +128,7 @@ impl Poller {
             Next::Again => return,
             Next::Pause(pause) => return sleep(pause).await,
             Next::Empty => {
-                let _ = timeout(LOOK_AROUND, self.scope.at_most(0)).await;
+                let _ = timeout(LOOK_AROUND, self.engine.company.empty()).await;
                 return;
             }
             Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,

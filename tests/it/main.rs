@@ -10,6 +10,7 @@ mod doors;
 mod embedded_postgres;
 mod endings;
 mod handlers;
+mod hardships;
 mod layers;
 mod migrations;
 mod outages;

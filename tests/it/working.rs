@@ -168,7 +168,7 @@ async fn one_row_that_cannot_be_read_among_ninety_nine_good_ones_fails_alone_and
 }
 
 #[tokio::test]
-async fn concurrency_bounds_the_running_handlers_and_quick_tasks_are_claimed_ahead() {
+async fn concurrency_bounds_the_running_handlers() {
     let db = TestDb::new().await;
     let watched = Watched::default();
     db.execute(
@@ -181,12 +181,6 @@ async fn concurrency_bounds_the_running_handlers_and_quick_tasks_are_claimed_ahe
     db.eventually("all are done", "select bool_and(status = 'completed') from agent_tasks").await;
     assert_eq!(watched.most.load(Ordering::SeqCst), 4);
     assert_eq!(watched.starts.lock().unwrap().len(), 2000, "each started once");
-    let largest: i64 = db
-        .value(
-            "select max(tasks) from (select count(*) as tasks from agent_tasks group by last_attempted_at) c",
-        )
-        .await;
-    assert!(largest >= 1);
     assert_eq!(db.value::<i64>("select count(*) from agent_actions_log").await, 2000);
     app.stop().await;
 }

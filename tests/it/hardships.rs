@@ -1,0 +1,261 @@
+//! What a worker must bear: locks in the way, claims cut off, tasks cancelled while they wait, suspects beside long
+//! tasks, rows that cannot be ended.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use task_processor::app::App;
+use task_processor::handlers;
+use task_processor::queue::NewTask;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::support::{Instance, TestApp, TestDb, connect, eventually};
+
+async fn add(app: &TestApp, context: Value) -> Uuid {
+    app.queue().enqueue_one(NewTask::new("echo", context)).await.expect("a task").id
+}
+
+fn task_is(id: Uuid, condition: &str) -> String {
+    format!("select ({condition}) is true from agent_tasks where id = '{id}'")
+}
+
+async fn ready(app: &TestApp) {
+    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+}
+
+#[tokio::test]
+async fn a_task_cancelled_while_it_waits_for_a_slot_costs_the_process_nothing() {
+    let db = TestDb::new().await;
+    let settings =
+        [("CONCURRENCY", "1"), ("MAX_TASKS_PER_POLL", "3"), ("POLL_STRICT", "true"), ("LEASE_SECONDS", "3")];
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 't', '{\"sleep_ms\": 13000}' from generate_series(1, 3)",
+    )
+    .await;
+    let app = TestApp::start(&db, &settings).await;
+    db.eventually("all are claimed", "select bool_and(status = 'processing') from agent_tasks").await;
+    let waiting = db.rows("select id from agent_tasks order by id offset 1").await;
+    let ids: Vec<Uuid> = waiting.iter().map(|row| row.get(0)).collect();
+    app.queue().cancel(&ids, "enough").await.expect("an answer");
+    // Longer than code that will not stop is borne with.
+    sleep(Duration::from_secs(12)).await;
+    assert!(!app.shutdown.has_begun(), "the process lives");
+    db.eventually("it ran undisturbed", "select count(*) = 1 from agent_tasks where status = 'completed'")
+        .await;
+    db.eventually(
+        "the others are cancelled",
+        "select count(*) = 2 from agent_tasks where status = 'cancelled'",
+    )
+    .await;
+    assert_eq!(app.stop().await, 0);
+}
+
+#[tokio::test]
+async fn slow_tasks_are_never_hoarded() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 't', '{\"sleep_ms\": 700}' from generate_series(1, 200)",
+    )
+    .await;
+    let app = TestApp::start(&db, &[("CONCURRENCY", "10")]).await;
+    let mut most = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        most = most.max(app.worker.in_hand());
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(most, 10, "tasks in hand");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_claimed_ahead_of_a_slow_task_is_given_back() {
+    let db = TestDb::new().await;
+    // A thousand quick ones widen the window; the slow ones behind them are then claimed in one go.
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+         select 'echo', 't', now() - interval '1 hour', '{}'::jsonb from generate_series(1, 3000)
+         union all select 'echo', 'slow', now(), '{\"sleep_ms\": 20000}'::jsonb from generate_series(1, 300)",
+    )
+    .await;
+    let app = TestApp::start(&db, &[("CONCURRENCY", "4")]).await;
+    db.eventually(
+        "the quick ones are done",
+        "select count(*) = 3000 from agent_tasks where status = 'completed'",
+    )
+    .await;
+    eventually("only what runs is held", async || app.worker.in_hand() == 4).await;
+    let free = "select count(*) from agent_tasks where status = 'pending' and retry_count = 0 and scheduled_for <= now()";
+    assert_eq!(db.value::<i64>(free).await, 296);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspect_waits_for_long_tasks_without_stopping_the_other_processes() {
+    let db = TestDb::new().await;
+    let apps = [TestApp::start(&db, &[]).await, TestApp::start(&db, &[]).await];
+    for app in &apps {
+        ready(app).await;
+    }
+    for app in &apps {
+        let long =
+            NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({ "sleep_ms": 6_000 })) };
+        let long = app.queue().enqueue_one(long).await.expect("a task").id;
+        assert_eq!(app.post("/process-task", &json!({ "task_id": long })).await.0, 200);
+    }
+    assert!(apps.iter().all(|app| app.worker.in_hand() == 1), "both work");
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, crash_count, context_json) values ('echo', 'suspect', 2, '{}')",
+    )
+    .await;
+    let reserved = "select scheduled_for > now() from agent_tasks where agent_type = 'suspect'";
+    db.eventually("one process makes room", reserved).await;
+    let told = Instant::now();
+    let urgent = add(&apps[0], json!({})).await;
+    db.eventually("the other goes on", &task_is(urgent, "status = 'completed'")).await;
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    db.eventually("the suspect runs in the end", "select bool_and(status = 'completed') from agent_tasks")
+        .await;
+    for app in apps {
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn while_a_task_runs_alone_others_are_refused_or_put_first_as_they_would_be_otherwise() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, crash_count, context_json)
+         values ('echo', 'suspect', 2, '{\"sleep_ms\": 3000}')",
+    )
+    .await;
+    let app = TestApp::start(&db, &[]).await;
+    db.eventually("it runs alone", "select status = 'processing' from agent_tasks").await;
+    let later = NewTask { delay: Duration::from_hours(24), ..NewTask::new("echo", json!({})) };
+    let tomorrow = app.queue().enqueue_one(later).await.expect("a task").id;
+    let unknown = app.queue().enqueue_one(NewTask::new("no_such_type", json!({}))).await.expect("a task").id;
+    let webhook = json!({ "type": "INSERT", "table": "agent_tasks", "record": { "id": tomorrow } });
+    assert_eq!(app.post("/process-task", &webhook).await.1["skipped"], "Task is not due yet");
+    assert_eq!(app.post("/process-task", &json!({ "task_id": unknown })).await.0, 422);
+    assert!(db.value::<bool>(&task_is(tomorrow, "scheduled_for > now() + interval '23 hours'")).await);
+    assert_eq!(app.post("/process-task", &json!({ "task_id": tomorrow })).await.0, 200);
+    db.eventually("it ran after the other", &task_is(tomorrow, "status = 'completed'")).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    ready(&app).await;
+    app.queue().keep_quiet(Duration::from_mins(1)).await.expect("quiet");
+    let client = connect(&db.direct_url()).await;
+    let insert = "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 't', '{}')";
+    client.batch_execute("begin").await.expect("begun");
+    client.batch_execute(insert).await.expect("inserted");
+    sleep(Duration::from_secs(1)).await;
+    client.batch_execute("commit").await.expect("committed");
+    if app.worker.is_listening() {
+        let committed = Instant::now();
+        db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
+        assert!(committed.elapsed() < Duration::from_secs(2), "{:?}", committed.elapsed());
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_held_up_when_the_signal_comes_loses_no_task_and_no_time() {
+    let db = TestDb::new().await;
+    let mut instance = Instance::start(&db, &[("SHUTDOWN_GRACE_SECONDS", "3")]).await;
+    db.execute("insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 't', '{\"sleep_ms\": 60000}')")
+        .await;
+    db.eventually("it runs", "select bool_and(status = 'processing') from agent_tasks").await;
+    let locker = connect(&db.direct_url()).await;
+    locker.batch_execute("begin; lock table task_types in access exclusive mode").await.expect("locked");
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'second', '{}')",
+    )
+    .await;
+    let held_up =
+        "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and query like '%picked%'";
+    db.eventually("a claim is held up", held_up).await;
+    let told = Instant::now();
+    instance.signal(Signal::TERM);
+    sleep(Duration::from_secs(2)).await;
+    locker.batch_execute("rollback").await.expect("unlocked");
+    assert_eq!(instance.exit_code().await, Some(0), "{}", instance.log());
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    let left = "select count(*) from agent_tasks where status = 'processing'";
+    assert_eq!(db.value::<i64>(left).await, 0, "{}", instance.log());
+    assert!(db.value::<bool>("select bool_and(crash_count = 0 and retry_count = 0) from agent_tasks").await);
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_ended_is_left_to_its_lease_and_not_run_again_and_again() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as
+         $$ begin if new.status in ('completed', 'failed') then raise exception 'no'; end if; return new; end $$;
+         create trigger refuse before update on agent_tasks for each row execute function refuse()",
+    )
+    .await;
+    let app = TestApp::start(&db, &[("LEASE_SECONDS", "9")]).await;
+    let id = add(&app, json!({})).await;
+    db.eventually("it ran", &task_is(id, "attempt = 1")).await;
+    let keeps_us_busy = add(&app, json!({ "sleep_ms": 8_000 })).await;
+    db.eventually(
+        "leases were renewed",
+        &task_is(keeps_us_busy, "lease_expires_at > last_attempted_at + interval '10 s'"),
+    )
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(
+        db.value::<bool>(&task_is(id, "attempt = 1 and status = 'processing'")).await,
+        "it is left alone"
+    );
+    assert_eq!(
+        db.value::<i64>("select count(*) from agent_actions_log where action_type = 'release_echo'").await,
+        0
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_cancels_a_running_task_by_a_notification_alone() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    let id = add(&app, json!({ "sleep_ms": 1_500 })).await;
+    db.eventually("it runs", &task_is(id, "status = 'processing'")).await;
+    db.execute(&format!("notify agent_tasks_cancel, '{id}'")).await;
+    db.eventually("it ended as it would have", &task_is(id, "status = 'completed'")).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_delays_its_own_ending_and_no_other() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("LEASE_SECONDS", "3")]).await;
+    let ids = [add(&app, json!({ "sleep_ms": 4_000 })).await, add(&app, json!({ "sleep_ms": 4_000 })).await];
+    db.eventually("both run", "select bool_and(status = 'processing') from agent_tasks").await;
+    let holder = connect(&db.direct_url()).await;
+    let hold = format!("begin; select from agent_tasks where id = '{}' for update", ids[0]);
+    holder.batch_execute(&hold).await.expect("held");
+    db.eventually("the other is done", &task_is(ids[1], "status = 'completed' and attempt = 1")).await;
+    holder.batch_execute("rollback").await.expect("let go");
+    db.eventually("and then this one", &task_is(ids[0], "status = 'completed'")).await;
+    assert!(db.value::<bool>("select bool_and(crash_count = 0) from agent_tasks").await);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_single_run_ends_with_an_error_where_there_is_nothing_to_work_on() {
+    let db = TestDb::empty().await;
+    db.execute("create table agent_tasks (id uuid primary key, status text)").await;
+    let app = App::build(db.config(&[]), handlers::all()).expect("an app");
+    let error = app.run_once().await.expect_err("it is not migrated");
+    assert!(error.to_string().contains("task-processor migrate"), "{error}");
+}
