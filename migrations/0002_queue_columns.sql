@@ -18,6 +18,18 @@ alter table agent_actions_log
     add column if not exists attempt integer,
     add column if not exists lease_token uuid;
 
+-- A task without a status is never claimed, so a table that gives none by default gets one for the rows to come.
+do $migration$
+begin
+    if exists (
+        select from pg_attribute
+        where attrelid = 'agent_tasks'::regclass and attname = 'status' and not atthasdef
+    ) then
+        alter table agent_tasks alter column status set default 'pending';
+    end if;
+end
+$migration$;
+
 comment on column agent_tasks.lease_token is
     'the right to end the current attempt; fresh for every claim, kept on the row after the ending';
 comment on column agent_tasks.attempt is 'runs so far, numbered from 1; raised by every claim, never lowered';

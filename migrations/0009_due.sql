@@ -12,7 +12,8 @@
 -- Details that matter:
 -- * Candidates are read without locks and locked afterwards, in order, under the limit: a row locked is a row claimed.
 -- * `no key`: an insert elsewhere that refers to a task by a foreign key neither waits for a claim nor hides the task.
--- * `skip locked` may meet rows that another process is claiming right now, so a lane offers `slack` more than asked.
+-- * `skip locked` may meet rows that another process is claiming right now, so a lane offers `slack` more than asked,
+--   and ten and a hundred times that if all it offered were locked and more is there.
 -- * `status || ''` cannot imply a partial index: the join back goes through the primary key, whatever the statistics.
 -- * A short answer is not an empty queue (others may hold the heads of the lanes): ask next_due before sleeping.
 --
@@ -28,8 +29,10 @@ set enable_material = off
 set jit = off
 as $function$
 declare
-    slack constant integer := 100;
+    slack integer := 100;
     lanes text[];
+    fresh uuid[];
+    taken uuid[] := '{}';
 begin
     select array_agg(distinct wanted.task_type) into lanes
     from unnest(types) as wanted (task_type)
@@ -37,32 +40,63 @@ begin
         select from task_types where task_types.task_type = wanted.task_type and task_types.paused
     );
 
-    return query
-    select task.id
-    from (values (0), (1), (2), (3)) as ranks (rank)
-    cross join lateral (
-        select head.id, head.scheduled_for
-        from unnest(lanes) as lane (task_type)
-        cross join lateral (
-            select pending.id, pending.scheduled_for
-            from agent_tasks pending
-            where pending.status = 'pending'
-                and pending.crash_count < 2
-                and pending.task_type = lane.task_type
-                and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
-                    = ranks.rank
-                and pending.scheduled_for <= statement_timestamp()
-            order by pending.scheduled_for, pending.id
-            limit lim + slack
-        ) head
-        order by head.scheduled_for, head.id
-        limit lim + slack
-    ) candidate
-    join agent_tasks task on task.id = candidate.id
-    where task.status || '' = 'pending'
-        and task.scheduled_for <= statement_timestamp()
-    limit lim
-    for no key update of task skip locked;
+    loop
+        select array_agg(locked.id) into fresh
+        from (
+            select task.id
+            from (values (0), (1), (2), (3)) as ranks (rank)
+            cross join lateral (
+                select head.id, head.scheduled_for
+                from unnest(lanes) as lane (task_type)
+                cross join lateral (
+                    select pending.id, pending.scheduled_for
+                    from agent_tasks pending
+                    where pending.status = 'pending'
+                        and pending.crash_count < 2
+                        and pending.task_type = lane.task_type
+                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                            = ranks.rank
+                        and pending.scheduled_for <= statement_timestamp()
+                    order by pending.scheduled_for, pending.id
+                    limit lim + slack
+                ) head
+                order by head.scheduled_for, head.id
+                limit lim + slack
+            ) candidate
+            join agent_tasks task on task.id = candidate.id
+            where task.status || '' = 'pending'
+                and task.scheduled_for <= statement_timestamp()
+                and task.id <> all (taken)
+            limit lim - cardinality(taken)
+            for no key update of task skip locked
+        ) locked;
+        return query select unnest(fresh);
+        taken := taken || coalesce(fresh, '{}');
+        exit when cardinality(taken) >= lim or slack >= 10000;
+        -- Short, and no list was cut: there is nothing behind those that others hold.
+        exit when not exists (
+            select from (values (0), (1), (2), (3)) as ranks (rank)
+            cross join lateral (
+                select
+                from unnest(lanes) as lane (task_type)
+                cross join lateral (
+                    select
+                    from agent_tasks pending
+                    where pending.status = 'pending'
+                        and pending.crash_count < 2
+                        and pending.task_type = lane.task_type
+                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                            = ranks.rank
+                        and pending.scheduled_for <= statement_timestamp()
+                    order by pending.scheduled_for, pending.id
+                    limit lim + slack
+                ) head
+                offset lim + slack - 1
+                limit 1
+            ) beyond
+        );
+        slack := slack * 10;
+    end loop;
 end
 $function$;
 

@@ -161,6 +161,8 @@ pub async fn migrate(database: &Database) -> Result<MigrationReport, DbError> {
 }
 
 async fn take_lock(session: &mut Session) -> Result<(), DbError> {
+    // The role's limits are for short statements. The connection is discarded in the end, so nobody inherits this.
+    session.batch("set statement_timeout = 0").await?;
     // The role's idle limit must not end the transaction that holds the lock while an index is built.
     session.batch("begin; set local idle_in_transaction_session_timeout = 0").await?;
     let began = Instant::now();
@@ -182,15 +184,19 @@ async fn take_lock(session: &mut Session) -> Result<(), DbError> {
 
 async fn apply_pending(database: &Database) -> Result<MigrationReport, DbError> {
     let mut session = database.session(Lane::Shared, STATEMENT_PATIENCE).await?;
+    let result = apply_all(&mut session).await;
+    // Discarded even after a success: it has lost the role's `statement_timeout`.
+    session.discard();
+    result
+}
+
+async fn apply_all(session: &mut Session) -> Result<MigrationReport, DbError> {
+    session.batch("set statement_timeout = 0").await?;
     let mut report = MigrationReport::default();
-    for migration in pending_in(&mut session).await? {
-        let result = match migration.is_concurrent() {
-            true => build_index(&mut session, &migration).await,
-            false => apply(&mut session, &migration).await,
-        };
-        if let Err(error) = result {
-            session.discard();
-            return Err(error);
+    for migration in pending_in(session).await? {
+        match migration.is_concurrent() {
+            true => build_index(session, &migration).await?,
+            false => apply(session, &migration).await?,
         }
         tracing::info!(migration = migration.name, "migrated");
         report.applied.push(migration.name);

@@ -127,12 +127,16 @@ fn parse_ssl_mode(value: &str) -> Result<SslMode, TargetError> {
 /// Nobody can listen in on a Unix socket or the loopback interface.
 fn is_local(config: &tokio_postgres::Config) -> bool {
     use tokio_postgres::config::Host;
-    config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-    })
+    // With a `hostaddr` the host's name is only for the certificate.
+    let addresses_are_local = config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+    addresses_are_local
+        && config.get_hosts().iter().all(|host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => {
+                name == "localhost"
+                    || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        })
 }
 
 #[cfg(test)]
@@ -151,6 +155,8 @@ mod tests {
         assert_eq!(target("postgres://u:p@db.example.com/x?sslmode=disable").ssl, SslMode::Disable);
         assert_eq!(target("postgres://u@127.0.0.1/x").ssl, SslMode::Disable);
         assert_eq!(target("postgres:///x?host=/tmp&user=u").ssl, SslMode::Disable);
+        assert_eq!(target("postgres://u@localhost/x?hostaddr=192.0.2.1").ssl, SslMode::VerifyFull);
+        assert_eq!(target("postgres://u@localhost/x?hostaddr=127.0.0.1").ssl, SslMode::Disable);
     }
 
     #[test]

@@ -19,21 +19,7 @@ const CLAIM: &str = concat!(
 const PICK: &str = "select due.id from agent_tasks_due_v1($1, $2) as due (id)";
 
 /// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
-const CLAIM_ALONE: &str = concat!(
-    "with picked as materialized (
-        select task.id
-        from agent_tasks task
-        where task.status = 'pending'
-            and task.crash_count >= 2
-            and task.scheduled_for <= statement_timestamp()
-            and task.task_type = any ($3::text[])
-            and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-        order by task.scheduled_for, task.id
-        limit 1
-        for no key update of task skip locked
-    )",
-    include_str!("claimed.sql")
-);
+const CLAIM_ALONE: &str = concat!(include_str!("suspect.sql"), include_str!("claimed.sql"));
 
 /// The ids that `CLAIM_ALONE` would take one of.
 const PICK_ALONE: &str = "

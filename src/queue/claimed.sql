@@ -12,10 +12,12 @@
         -- At the end of the numbers it stands still: what fences an attempt is its token.
         attempt = least(task.attempt, 2147483646) + 1,
         last_attempted_at = clock_timestamp(),
+        -- A row that somebody set to pending again may still carry the request of its former life.
+        cancel_requested_at = null,
         -- A task run ahead of its time and then released is due at once.
         scheduled_for = least(task.scheduled_for, clock_timestamp())
-    from picked
-    where task.id = picked.id and task.status || '' = 'pending'
+    -- An array, not a join: for a join with a small table the planner would rather read all finished tasks.
+    where task.id = any (array(select picked.id from picked)) and task.status || '' = 'pending'
     returning task.*
 )
 select

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::content::{storable_json, storable_text};
+use super::retry::LONGEST;
 use super::task::Lease;
 
 /// The six endings.
@@ -98,10 +99,14 @@ impl Ending {
         Self { result: Some(storable_json(data)), ..Self::of(lease, Verb::Complete) }
     }
 
-    /// Failed; another attempt after `delay`, which spends a retry.
+    /// Failed; another attempt after `delay`, a year at the most, which spends a retry.
     #[must_use]
     pub fn retry(lease: Lease, error: &str, delay: Duration) -> Self {
-        Self { error: Some(storable_text(error)), delay: Some(delay), ..Self::of(lease, Verb::Retry) }
+        Self {
+            error: Some(storable_text(error)),
+            delay: Some(delay.min(LONGEST)),
+            ..Self::of(lease, Verb::Retry)
+        }
     }
 
     /// Failed for good.
@@ -110,9 +115,10 @@ impl Ending {
         Self { error: Some(storable_text(error)), ..Self::of(lease, Verb::Fail) }
     }
 
-    /// Another attempt after `delay`, which spends nothing.
+    /// Another attempt after `delay`, a year at the most, which spends nothing.
     #[must_use]
     pub fn snooze(lease: Lease, delay: Duration, reason: &str) -> Self {
+        let delay = delay.min(LONGEST);
         let note = json!({ "reason": storable_text(reason), "delaySeconds": delay.as_secs_f64() });
         Self { delay: Some(delay), result: Some(note.to_string()), ..Self::of(lease, Verb::Snooze) }
     }

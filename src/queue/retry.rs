@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The longest wait: doubling a minute for thirty retries would end after the next ice age.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
+pub(super) const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// How often a task is retried, and how soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,31 +3,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::engine::Engine;
 use crate::db::DbError;
 use crate::queue::{Pruned, Rescued};
 
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// The first look comes at a random moment within this time.
+const PRUNE_SPREAD: Duration = Duration::from_secs(2);
 /// A lease that is about to expire is looked at just after.
 const AFTER_EXPIRY: Duration = Duration::from_millis(50);
 /// Between two batches, so that pruning never competes with the queue.
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks for expired leases until the work is over.
+/// Looks for expired leases until the work is over, and in a task beside that prunes: a large table of old tasks must
+/// not keep anybody from being rescued.
 pub(super) async fn run(engine: Arc<Engine>) {
-    let mut prune_at = Instant::now();
+    let pruning = engine.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = prune_always(&pruning) => {}
+            () = pruning.over.cancelled() => {}
+        }
+    });
     loop {
         let wait = rescue(&engine).await;
-        if Instant::now() >= prune_at {
-            prune(&engine).await;
-            prune_at = Instant::now() + PRUNE_EVERY;
-        }
         tokio::select! {
             () = sleep(wait) => {}
             () = engine.over.cancelled() => return,
         }
+    }
+}
+
+async fn prune_always(engine: &Engine) {
+    // Instances that start together need not look at the same old rows at the same time.
+    let share = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
+    sleep(PRUNE_SPREAD.mul_f64(share)).await;
+    loop {
+        prune(engine).await;
+        sleep(PRUNE_EVERY).await;
     }
 }
 

@@ -9,7 +9,7 @@ use task_processor::db::{Database, Lane};
 use task_processor::queue::{NewTask, NotClaimed, Queue};
 use task_processor::telemetry::metrics::Metrics;
 
-use crate::support::TestDb;
+use crate::support::{TestDb, connect};
 
 fn queue(db: &TestDb, name: &str) -> Queue {
     let config = db.config(&[]);
@@ -184,4 +184,75 @@ async fn a_connection_that_is_given_up_in_the_middle_of_a_query_is_not_used_agai
     let began = tokio::time::Instant::now();
     database.query(Lane::Work, Duration::from_secs(5), "select 1", &[]).await.expect("a fresh connection");
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn heads_of_the_queue_that_others_hold_do_not_hide_the_rest() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+         select 'a', 't', now() - interval '1 day' + number * interval '1 s', '{}' from generate_series(1, 2000) number",
+    )
+    .await;
+    let stranger = connect(&db.direct_url()).await;
+    for (held, got) in [(150, 10), (1_500, 10), (1_960, 10), (2_000, 0)] {
+        let lock = format!(
+            "begin; select from agent_tasks where status = 'pending' order by scheduled_for limit {held} for update"
+        );
+        stranger.batch_execute(&lock).await.expect("locks");
+        let claimed = queue(&db, "test").claim(&types(&["a"]), 10).await.expect("a claim");
+        assert_eq!(claimed.len(), got, "{held} are held");
+        let ids: BTreeSet<_> = claimed.iter().map(|claimed| claimed.lease.id).collect();
+        assert_eq!(ids.len(), got);
+        stranger.batch_execute("rollback").await.expect("no locks");
+    }
+}
+
+#[tokio::test]
+async fn no_look_at_the_queue_reads_the_finished_tasks() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, status, crash_count, context_json)
+         select 'a', 't', case when number > 60 then 'completed' else 'pending' end, case when number > 55 then 2 else 0 end,
+             '{}' from generate_series(1, 20060) number",
+    )
+    .await;
+    db.execute("vacuum analyze agent_tasks").await;
+    // Counted when a connection ends.
+    let scans = "select seq_scan from pg_stat_user_tables where relname = 'agent_tasks'";
+    let before: i64 = db.value(scans).await;
+    let queue = queue(&db, "test");
+    let kinds = types(&["a", "b"]);
+    assert!(queue.next_due(&kinds).await.expect("an answer").suspect.is_some());
+    assert_eq!(queue.count_due(&kinds).await.expect("a number"), 60);
+    assert_eq!(queue.depths().await.expect("depths")[0].tasks, 60);
+    assert_eq!(queue.claim(&kinds, 10).await.expect("a claim").len(), 10);
+    assert!(queue.claim_alone(&kinds).await.expect("a claim").is_some());
+    queue.database().close();
+    let gone = "select not exists (select from pg_stat_activity where datname = current_database()
+        and backend_type = 'client backend' and pid <> pg_backend_pid())";
+    db.eventually("its connections are closed", gone).await;
+    assert_eq!(db.value::<i64>(scans).await, before);
+}
+
+#[tokio::test]
+async fn a_row_set_to_pending_by_hand_is_free_of_an_old_request_to_cancel() {
+    let db = TestDb::new().await;
+    let queue = queue(&db, "test");
+    queue.enqueue_one(NewTask::new("a", json!({}))).await.expect("a task");
+    db.execute("update agent_tasks set cancel_requested_at = now()").await;
+    let mut lease = queue.claim(&types(&["a"]), 1).await.expect("a claim")[0].lease;
+    let renewed = queue.renew(std::slice::from_mut(&mut lease)).await.expect("a renewal");
+    assert_eq!(renewed.cancel_requested.get(&lease.token), Some(&false));
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_sent_is_no_reason_to_try_again() {
+    let db = TestDb::new().await;
+    let queue = queue(&db, "test");
+    let number = 1_i32;
+    let params = [(&number as _, tokio_postgres::types::Type::TEXT)];
+    let result = queue.database().query(Lane::Shared, Duration::from_secs(5), "select $1", &params).await;
+    let error = result.expect_err("an integer is no text");
+    assert!(!error.is_transient() && !error.is_disconnect(), "{error}");
 }

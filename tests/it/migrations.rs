@@ -1,8 +1,10 @@
 //! Migrations: on nothing, on a customer's tables, again, and by several processes at once.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use secrecy::SecretString;
-use task_processor::db::{Database, SchemaState, migrate, pending_migrations, schema_state};
+use task_processor::db::{Database, Lane, SchemaState, migrate, pending_migrations, schema_state};
 
 use crate::support::TestDb;
 
@@ -101,7 +103,11 @@ async fn a_customers_table_and_its_rows_are_kept() {
     let state = schema_state(&database(&db)).await.unwrap();
     assert!(matches!(state, SchemaState::Behind(_)), "{state:?}");
 
+    db.execute("alter table agent_tasks alter column status drop default").await;
     migrate(&database(&db)).await.unwrap();
+    let default = "select column_default like '''pending''%' from information_schema.columns
+        where table_name = 'agent_tasks' and column_name = 'status'";
+    assert!(db.value::<bool>(default).await);
     let unchanged = format!("select to_jsonb(agent_tasks) @> $json${before}$json$ from agent_tasks");
     assert!(db.value::<bool>(&unchanged).await);
     let secured = "select relrowsecurity from pg_class where oid = 'agent_tasks'::regclass";
@@ -162,4 +168,21 @@ async fn a_role_without_grants_or_behind_row_level_security_is_told_what_to_do()
 
     db.execute("alter role hidden_from bypassrls").await;
     assert_eq!(schema_state(&database).await.unwrap(), SchemaState::Current);
+}
+
+#[tokio::test]
+async fn the_limit_that_a_database_sets_to_statements_does_not_stop_a_migration() {
+    let db = TestDb::empty().await;
+    db.execute(CUSTOMERS_TABLE).await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'a', 't', '{}' from generate_series(1, 20000);
+         do $$ begin execute format('alter database %I set statement_timeout = %L', current_database(), '5ms'); end $$",
+    )
+    .await;
+    let database = database(&db);
+    migrate(&database).await.unwrap();
+    let limit =
+        database.query(Lane::Shared, Duration::from_secs(5), "show statement_timeout", &[]).await.unwrap();
+    assert_eq!(limit[0].get::<_, String>(0), "5ms", "everything else keeps its limit");
 }

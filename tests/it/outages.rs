@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::config::Config;
 use task_processor::handlers;
@@ -52,6 +53,19 @@ impl Outage {
         self.proxy.cut();
     }
 
+    /// Ends the server as a power cut would: without a checkpoint, and without a word to anybody.
+    async fn crash(&mut self) {
+        let server = self.server.take().expect("it runs");
+        let file = server.data_dir().join("cluster/postmaster.pid");
+        let text = std::fs::read_to_string(file).expect("the server's id");
+        let pid =
+            text.lines().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw).expect("an id");
+        kill_process(pid, Signal::QUIT).expect("it runs");
+        self.proxy.cut();
+        // There is nothing left to stop, and that may be said.
+        let _ = server.stop().await;
+    }
+
     async fn start(&mut self) {
         let server = start(&self.data).await;
         self.proxy.lead_to(server.socket_dir());
@@ -73,14 +87,17 @@ const UNHARMED: &str =
     "select bool_and(status = 'completed' and crash_count = 0 and retry_count = 0) from agent_tasks";
 
 #[tokio::test]
-async fn a_database_that_is_restarted_under_load_costs_nothing_but_time() {
+async fn a_database_that_is_restarted_or_crashes_under_load_costs_nothing_but_time() {
     let mut outage = Outage::new("restart").await;
     let app = outage.app().await;
-    for _ in 0..2 {
+    for crash in [false, true] {
         assert_eq!(outage.value::<i64>(ADD).await, 100);
         app.worker.wake();
         eventually("some run", async || app.worker.in_hand() > 0).await;
-        outage.stop().await;
+        match crash {
+            true => outage.crash().await,
+            false => outage.stop().await,
+        }
         eventually("health tells", async || app.get("/health").await.1["status"] == "degraded").await;
         assert_eq!(app.get("/health").await.0, 200, "no restart of the process would help");
         assert_eq!(app.get("/health/ready").await.0, 503);

@@ -261,17 +261,6 @@ async fn neither_a_task_nor_an_error_quotes_the_row_that_was_refused() {
 }
 
 #[tokio::test]
-async fn a_value_that_cannot_be_sent_is_no_reason_to_try_again() {
-    let bench = Bench::new().await;
-    let number = 1_i32;
-    let params = [(&number as _, tokio_postgres::types::Type::TEXT)];
-    let result =
-        bench.queue.database().query(Lane::Shared, Duration::from_secs(5), "select $1", &params).await;
-    let error = result.expect_err("an integer is no text");
-    assert!(!error.is_transient() && !error.is_disconnect(), "{error}");
-}
-
-#[tokio::test]
 async fn a_statement_that_nobody_waits_for_is_stopped_on_the_server_and_no_outage() {
     let bench = Bench::new().await;
     let database = bench.queue.database();
@@ -284,4 +273,19 @@ async fn a_statement_that_nobody_waits_for_is_stopped_on_the_server_and_no_outag
         select from pg_stat_activity where datname = current_database() and query like '%pg_sleep(120)::%'
             and state = 'active' and pid <> pg_backend_pid())";
     bench.db.eventually("the statement is stopped", stopped).await;
+}
+
+#[tokio::test]
+async fn no_wait_is_longer_than_a_year() {
+    let bench = Bench::new().await;
+    let leases = bench.claim(2).await;
+    let endings = [
+        Ending::snooze(leases[0], Duration::MAX, "for ever"),
+        Ending::retry(leases[1], "no luck", Duration::MAX),
+    ];
+    assert_eq!(bench.queue.end(&endings).await.expect("verdicts"), [Verdict::Accepted; 2]);
+    for lease in leases {
+        let in_a_year = "scheduled_for between now() + interval '364 days' and now() + interval '367 days'";
+        assert!(bench.is(lease, in_a_year).await);
+    }
 }

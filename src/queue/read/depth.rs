@@ -26,7 +26,19 @@ impl Queue {
     pub async fn depths(&self) -> Result<Vec<Depth>, DbError> {
         let sql = "
             with unfinished as (
-                (select task_type, status, scheduled_for as since from agent_tasks where status = 'pending' limit $1)
+                (
+                    -- The two halves of the pending tasks, each as one partial index has it.
+                    (
+                        select task_type, status, scheduled_for as since from agent_tasks
+                        where status = 'pending' and crash_count < 2 limit $1
+                    )
+                    union all
+                    (
+                        select task_type, status, scheduled_for from agent_tasks
+                        where status = 'pending' and crash_count >= 2 limit $1
+                    )
+                    limit $1
+                )
                 union all
                 (select task_type, status, last_attempted_at from agent_tasks where status = 'processing' limit $1)
             )
@@ -58,14 +70,31 @@ impl Queue {
     /// How many tasks of these types are due now, counted up to 1,000.
     pub async fn count_due(&self, types: &[String]) -> Result<u64, DbError> {
         let sql = "
+            with lanes as (
+                select wanted.task_type
+                from unnest($1::text[]) as wanted (task_type)
+                where not exists (
+                    select from task_types where task_types.task_type = wanted.task_type and task_types.paused
+                )
+            )
             select count(*) from (
-                select from agent_tasks task
-                where task.status = 'pending'
-                    and task.task_type = any ($1::text[])
-                    and task.scheduled_for <= statement_timestamp()
-                    and not exists (
-                        select from task_types kind where kind.task_type = task.task_type and kind.paused
-                    )
+                (
+                    select from agent_tasks task
+                    where task.status = 'pending'
+                        and task.crash_count < 2
+                        and task.task_type in (select lanes.task_type from lanes)
+                        and task.scheduled_for <= statement_timestamp()
+                    limit 1000
+                )
+                union all
+                (
+                    select from agent_tasks task
+                    where task.status = 'pending'
+                        and task.crash_count >= 2
+                        and task.task_type in (select lanes.task_type from lanes)
+                        and task.scheduled_for <= statement_timestamp()
+                    limit 1000
+                )
                 limit 1000
             ) due";
         let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&types, Type::TEXT_ARRAY)]).await?;
