@@ -59,6 +59,8 @@ pub struct Session {
     /// A query is under way. If the session is dropped now its answer is still to come, so the connection must not
     /// go back to the pool: the next user would wait behind it.
     busy: bool,
+    /// No transaction pooler stands in between.
+    direct: bool,
     tls: Option<MakeRustlsConnect>,
 }
 
@@ -120,6 +122,7 @@ impl Database {
                 deadline,
                 contact: self.contact.clone(),
                 busy: false,
+                direct: !self.target.transaction_pooler,
                 tls: self.tls.clone(),
             }),
             Err(error) => {
@@ -211,7 +214,12 @@ impl Drop for Session {
         if self.busy
             && let Some(object) = self.object.take()
         {
-            abandon(Object::take(object), self.tls.take());
+            let client = Object::take(object);
+            // PgBouncer before 1.20 may crash on a cancel request, and take all of its clients along. Through a pooler
+            // the role's `statement_timeout` has to do.
+            if self.direct {
+                abandon(client, self.tls.take());
+            }
         }
     }
 }

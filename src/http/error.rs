@@ -46,6 +46,10 @@ impl From<DbError> for ApiError {
             tracing::warn!(%error, "a request needs the database, which does not answer");
             return Self::unavailable("The database cannot be reached");
         }
+        if error.is_refusal() {
+            tracing::error!(%error, "a request needs what this database lacks");
+            return Self::unavailable("The database is not ready: see /health/ready");
+        }
         tracing::error!(%error, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
     }

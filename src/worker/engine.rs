@@ -104,6 +104,13 @@ impl Engine {
         sent + self.queue.lease()
     }
 
+    /// Something of ours is due, or will be before anything the loop knows of. The literal rate looks when it looks.
+    pub(super) fn look_soon(&self) {
+        if !self.config.poll_strict {
+            self.wake.notify_one();
+        }
+    }
+
     /// A scope that ends with the process, or sooner if its own tokens are cancelled.
     pub(super) fn scope(&self) -> Arc<Scope> {
         Scope::new(self.shutdown.begun().child_token(), self.cut.child_token())

@@ -116,7 +116,7 @@ impl Attempt {
                 scope.ended(verb);
                 if matches!(verb, Verb::Retry | Verb::Snooze | Verb::Release) {
                     // It is due again, perhaps before anything the loop knows of.
-                    engine.wake.notify_one();
+                    engine.look_soon();
                 }
                 let label = EndingLabel { task_type: claimed.task_type.clone(), ending: verb.name() };
                 engine.metrics.endings.get_or_create(&label).inc();

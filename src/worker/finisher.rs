@@ -69,17 +69,23 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
 }
 
 /// Repeats the statement until the database answers. A token that ended its attempt in a try whose reply was lost is
-/// recognised: the verdict is then `Already`.
+/// recognised: the verdict is then `Already`. Each failure halves what is asked for at once: a batch may be too much for
+/// the role's `statement_timeout`.
 async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Verdict> {
     let mut wait = BACKOFF.0;
-    loop {
-        match queue.end(endings).await {
-            Ok(verdicts) => return verdicts,
+    let mut size = endings.len();
+    let mut verdicts = Vec::with_capacity(endings.len());
+    while verdicts.len() < endings.len() {
+        let rest = &endings[verdicts.len()..];
+        match queue.end(&rest[..size.min(rest.len())]).await {
+            Ok(more) => verdicts.extend(more),
             Err(error) => {
-                tracing::warn!(endings = endings.len(), %error, "endings wait for the database");
+                tracing::warn!(endings = rest.len(), %error, "endings wait for the database");
                 sleep(wait).await;
                 wait = (wait * 2).min(BACKOFF.1);
+                size = (size / 2).max(1);
             }
         }
     }
+    verdicts
 }

@@ -81,7 +81,7 @@ async fn rescue_overdue(engine: &Engine, overdue: Duration) -> Option<Rescued> {
         );
     }
     if rescued.due {
-        engine.wake.notify_one();
+        engine.look_soon();
         if let Err(error) = engine.queue.announce().await {
             tracing::debug!(%error, "others will find the rescued tasks at their next poll");
         }

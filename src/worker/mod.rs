@@ -188,7 +188,10 @@ async fn wind_up(engine: &Arc<Engine>) {
     }
     if engine.leases.len() > 0 {
         // Their leases are left to expire: what still runs here must not run elsewhere.
-        tracing::error!(tasks = engine.leases.len(), "tasks that will not stop keep their leases");
+        tracing::error!(
+            tasks = engine.leases.len(),
+            "tasks that did not stop, or could not be ended, keep their leases"
+        );
         engine.shutdown.begin_stuck();
     }
     let goodbye = async {

@@ -124,24 +124,27 @@ impl Poller {
     }
 
     async fn wait(&mut self, next: Next, until: Until) {
-        let (longest, idle) = match next {
-            Next::Again => return,
-            Next::Pause(pause) => return sleep(pause).await,
-            Next::Empty => {
-                let _ = timeout(LOOK_AROUND, self.engine.company.empty()).await;
-                return;
-            }
-            Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,
-            Next::Room => (self.engine.config.polling_interval, false),
-            Next::Idle(delay) => (delay.min(self.engine.config.polling_interval), true),
-        };
-        let longest = match self.quiet.duty() {
-            Duty::None => longest,
-            Duty::LookWithin(soon) => longest.min(soon),
+        if next == Next::Again {
+            return;
+        }
+        let soon = match self.quiet.duty() {
+            Duty::None => Duration::MAX,
+            Duty::LookWithin(soon) => soon,
             Duty::Announce => {
                 let _ = self.engine.queue.announce().await;
                 return;
             }
+        };
+        let interval = self.engine.config.polling_interval.min(soon);
+        let (longest, idle) = match next {
+            Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,
+            Next::Pause(pause) => return sleep(pause.min(soon)).await,
+            Next::Empty => {
+                let _ = timeout(LOOK_AROUND.min(soon), self.engine.company.empty()).await;
+                return;
+            }
+            Next::Idle(delay) => (delay.min(interval), true),
+            Next::Room | Next::Again => (interval, false),
         };
         if idle {
             let began = Instant::now();

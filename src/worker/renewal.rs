@@ -101,7 +101,7 @@ async fn release_unknown(engine: &Engine) -> Result<(), DbError> {
     let released = engine.queue.release_unknown(&time, &known).await?;
     if released > 0 {
         tracing::warn!(released, "gave back tasks that were claimed without our learning of it");
-        engine.wake.notify_one();
+        engine.look_soon();
     }
     Ok(())
 }

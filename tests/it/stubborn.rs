@@ -262,8 +262,10 @@ async fn neither_a_task_nor_an_error_quotes_the_row_that_was_refused() {
 
 #[tokio::test]
 async fn a_statement_that_nobody_waits_for_is_stopped_on_the_server_and_no_outage() {
-    let bench = Bench::new().await;
-    let database = bench.queue.database();
+    let db = TestDb::new().await;
+    // Directly: through a pooler nothing is cancelled.
+    let config = db.config(&[("DATABASE_URL", &db.direct_url())]);
+    let database = Database::new(&config.database).expect("a usable URL");
     database.query(Lane::Shared, Duration::from_secs(5), "select 1", &[]).await.expect("an answer");
     let slow = "select pg_sleep(120)::text";
     let result = database.query(Lane::Work, Duration::from_millis(200), slow, &[]).await;
@@ -272,7 +274,7 @@ async fn a_statement_that_nobody_waits_for_is_stopped_on_the_server_and_no_outag
     let stopped = "select not exists (
         select from pg_stat_activity where datname = current_database() and query like '%pg_sleep(120)::%'
             and state = 'active' and pid <> pg_backend_pid())";
-    bench.db.eventually("the statement is stopped", stopped).await;
+    db.eventually("the statement is stopped", stopped).await;
 }
 
 #[tokio::test]
