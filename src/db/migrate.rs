@@ -161,10 +161,9 @@ pub async fn migrate(database: &Database) -> Result<MigrationReport, DbError> {
 }
 
 async fn take_lock(session: &mut Session) -> Result<(), DbError> {
-    // The role's limits are for short statements. The connection is discarded in the end, so nobody inherits this.
-    session.batch("set statement_timeout = 0").await?;
-    // The role's idle limit must not end the transaction that holds the lock while an index is built.
-    session.batch("begin; set local idle_in_transaction_session_timeout = 0").await?;
+    // The role's limits must not end the transaction that holds the lock while an index is built.
+    let limits = "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
+    session.batch(&format!("begin; {limits}")).await?;
     let began = Instant::now();
     loop {
         let sql = "select pg_try_advisory_xact_lock($1)";
@@ -184,14 +183,18 @@ async fn take_lock(session: &mut Session) -> Result<(), DbError> {
 
 async fn apply_pending(database: &Database) -> Result<MigrationReport, DbError> {
     let mut session = database.session(Lane::Shared, STATEMENT_PATIENCE).await?;
+    if !database.target().transaction_pooler {
+        // An index is built outside a transaction, so only the session can be freed of the role's limit. Through a
+        // transaction pooler that would be somebody else's session.
+        session.batch("set statement_timeout = 0").await?;
+    }
     let result = apply_all(&mut session).await;
-    // Discarded even after a success: it has lost the role's `statement_timeout`.
+    // Discarded even after a success: nobody shall inherit it without its limit.
     session.discard();
     result
 }
 
 async fn apply_all(session: &mut Session) -> Result<MigrationReport, DbError> {
-    session.batch("set statement_timeout = 0").await?;
     let mut report = MigrationReport::default();
     for migration in pending_in(session).await? {
         match migration.is_concurrent() {
@@ -222,7 +225,7 @@ async fn pending_in(session: &mut Session) -> Result<Vec<Migration>, DbError> {
 async fn apply(session: &mut Session, migration: &Migration) -> Result<(), DbError> {
     let Migration { name, sql } = migration;
     let transaction = format!(
-        "begin; set local lock_timeout = {LOCK_TIMEOUT_MS}; {HISTORY} {sql};
+        "begin; set local statement_timeout = 0; set local lock_timeout = {LOCK_TIMEOUT_MS}; {HISTORY} {sql};
          insert into task_processor_migrations (name) values ('{name}') on conflict do nothing; commit"
     );
     let began = Instant::now();
