@@ -213,3 +213,29 @@ impl Leases {
         self.held.lock().expect("never poisoned")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_code_that_runs_can_be_stuck() {
+        let leases = Leases::default();
+        let hold = || {
+            let lease = Lease { id: Uuid::new_v4(), token: Uuid::new_v4() };
+            leases.hold(lease, Instant::now() + Duration::from_hours(1))
+        };
+        let (waiting, running, gone) = (hold(), hold(), hold());
+        running.started(Duration::from_hours(1));
+        gone.started(Duration::from_hours(1));
+        gone.gone();
+        for held in [&waiting, &running, &gone] {
+            held.stop(Stop::Cancelled);
+        }
+        assert_eq!(leases.stuck(), None, "it has a moment to stop");
+        tokio::time::advance(STUCK_AFTER + Duration::from_secs(1)).await;
+        assert_eq!(leases.stuck(), Some(running.lease.id));
+        leases.let_go(running.lease);
+        assert_eq!(leases.stuck(), None);
+    }
+}

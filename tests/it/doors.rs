@@ -54,7 +54,7 @@ async fn health_has_the_documented_shape_and_counts_attempts() {
 async fn every_route_asks_for_what_the_table_says_of_every_kind_of_caller() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
-    let callers: [(&str, Vec<String>, bool); 8] = [
+    let callers: [(&str, Vec<String>, bool); 9] = [
         ("nobody", vec![], false),
         ("a service", vec![format!("Bearer {KEY}")], true),
         ("a service that spells the scheme small", vec![format!("bearer {KEY}")], true),
@@ -63,6 +63,7 @@ async fn every_route_asks_for_what_the_table_says_of_every_kind_of_caller() {
         ("an empty key", vec!["Bearer ".into()], false),
         ("another scheme", vec![format!("Basic {KEY}")], false),
         ("two headers", vec!["Bearer x".into(), format!("Bearer {KEY}")], false),
+        ("two headers, the right one first", vec![format!("Bearer {KEY}"), "Bearer x".into()], false),
     ];
     for (route, need) in ROUTES {
         let method = if *need == Need::Service { reqwest::Method::POST } else { reqwest::Method::GET };

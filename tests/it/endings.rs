@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use task_processor::db::Database;
+use task_processor::Services;
+use task_processor::db::{Database, DbError};
 use task_processor::queue::{Claimed, Ending, Lease, NewTask, Queue, Usage, Verdict};
+use task_processor::services::Fence;
 use task_processor::telemetry::metrics::Metrics;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::support::TestDb;
@@ -161,8 +164,14 @@ async fn an_expired_lease_is_good_until_somebody_rescues_the_task() {
     assert_eq!(bench.end(Ending::complete(leases[0], json!(1))).await, Verdict::Accepted);
     let rescued = bench.queue.rescue(Duration::ZERO).await.expect("a look");
     assert_eq!((rescued.tasks, rescued.poisoned, rescued.due), (1, 0, true));
-    assert_eq!(bench.end(Ending::complete(leases[1], json!(1))).await, Verdict::Stale);
-    let expected = "status = 'pending' and crash_count = 1 and retry_count = 0 and scheduled_for <= now()";
+    for late in [
+        Ending::complete(leases[1], json!(1)),
+        Ending::release(leases[1]),
+        Ending::retry(leases[1], "late", Duration::ZERO),
+    ] {
+        assert_eq!(bench.end(late).await, Verdict::Stale);
+    }
+    let expected = "lease_token is null and status = 'pending' and crash_count = 1 and retry_count = 0 and scheduled_for <= now()";
     assert!(bench.task::<bool>(leases[1], expected).await);
     assert_eq!(bench.log::<String>(leases[1], "action_type::text").await, "recover_a");
 }
@@ -205,6 +214,11 @@ async fn the_third_crash_in_a_row_is_poison_and_any_other_ending_starts_the_coun
         }
     }
     assert!(bench.task::<bool>(lease, "status = 'failed' and error_log like 'poison%'").await);
+    assert_eq!(
+        bench.end(Ending::fail(lease, "late")).await,
+        Verdict::Stale,
+        "it failed without that attempt"
+    );
     assert!(bench.task::<bool>(lease, "result_json ->> 'error' like 'poison%' and retry_count = 0").await);
 
     let lease = bench.claim_one().await;
@@ -387,4 +401,17 @@ async fn pruning_deletes_only_what_ended_before_its_time() {
     let pruned = bench.queue.prune_tasks(Duration::from_hours(24 * 5)).await.expect("a step");
     assert_eq!((pruned.rows, pruned.more), (3, false));
     assert_eq!(bench.db.value::<i64>("select count(*) from agent_tasks").await, 7);
+}
+
+#[tokio::test]
+async fn an_attempt_without_a_lease_may_not_touch_the_customers_tables() {
+    let bench = Bench::new().await;
+    let fence = Arc::new(Fence::until(Instant::now()));
+    let services = Services::new(bench.queue.clone()).fenced(fence.clone());
+    let insert = "insert into events (event_type, payload) values ('e', '{}')";
+    assert!(matches!(services.query(insert, &[]).await, Err(DbError::LeaseOver)));
+    assert_eq!(bench.db.value::<i64>("select count(*) from events").await, 0);
+    fence.extend(Instant::now() + Duration::from_mins(1));
+    services.query(insert, &[]).await.expect("it has its lease again");
+    assert_eq!(bench.db.value::<i64>("select count(*) from events").await, 1);
 }

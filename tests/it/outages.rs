@@ -189,3 +189,23 @@ async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
     assert!(outage.value::<bool>(log).await);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_process_that_leaves_after_a_claim_whose_reply_was_lost_gives_its_tasks_back() {
+    let outage = Outage::new("leaving").await;
+    let app = outage.app_with(&[("LEASE_SECONDS", "60")]).await;
+    let asleep = "select bool_and(state = 'idle' and state_change < now() - interval '500 ms')
+        from pg_stat_activity where application_name = 'task-processor'";
+    eventually("the worker is asleep", async || outage.value(asleep).await).await;
+    outage.proxy.mute();
+    outage.value::<i64>(ADD).await;
+    app.worker.wake();
+    let claimed = "select count(*) > 0 from agent_tasks where status = 'processing'";
+    eventually("some are claimed", async || outage.value(claimed).await).await;
+    outage.proxy.cut();
+    app.shutdown.begin();
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    app.stop().await;
+    let free = "select bool_and(status = 'pending' and crash_count = 0) from agent_tasks";
+    assert!(outage.value::<bool>(free).await);
+}

@@ -95,3 +95,14 @@ fn bearer(request: &Request) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_is_not_in_the_table_is_closed() {
+        assert_eq!(need("/a/route/of/tomorrow"), Need::Service);
+        assert_eq!(need("/health"), Need::Nothing);
+    }
+}
