@@ -30,13 +30,7 @@ impl Outage {
     }
 
     async fn app_with(&self, extra: &[(&str, &str)]) -> TestApp {
-        let url = self.proxy.url("postgres");
-        let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
-        let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
-        config.http.host = [127, 0, 0, 1].into();
-        let app = TestApp::start_with(config, handlers::all()).await;
-        eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
-        app
+        app_behind(&self.proxy, extra).await
     }
 
     /// One value, straight from the server.
@@ -71,6 +65,17 @@ impl Outage {
         self.proxy.lead_to(server.socket_dir());
         self.server = Some(server);
     }
+}
+
+/// The service, at the other end of the given wire.
+async fn app_behind(proxy: &Proxy, extra: &[(&str, &str)]) -> TestApp {
+    let url = proxy.url("postgres");
+    let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
+    let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
+    config.http.host = [127, 0, 0, 1].into();
+    let app = TestApp::start_with(config, handlers::all()).await;
+    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app
 }
 
 async fn start(data: &std::path::Path) -> EmbeddedPostgres {
@@ -208,4 +213,30 @@ async fn a_process_that_leaves_after_a_claim_whose_reply_was_lost_gives_its_task
     app.stop().await;
     let free = "select bool_and(status = 'pending' and crash_count = 0) from agent_tasks";
     assert!(outage.value::<bool>(free).await);
+}
+
+#[tokio::test]
+async fn who_reaches_a_database_first_that_was_away_gives_the_others_time_to_come_back() {
+    let outage = Outage::new("grace").await;
+    let socket = outage.server.as_ref().expect("it runs").socket_dir().to_owned();
+    let wire = Proxy::to(&socket).await;
+    let late = app_behind(&wire, &[("LEASE_SECONDS", "8")]).await;
+    outage.value::<i64>(&ADD.replace("200", "60000").replace("100", "5")).await;
+    late.worker.wake();
+    eventually("it works", async || late.worker.in_hand() == 5).await;
+    let early = outage.app_with(&[("LEASE_SECONDS", "8")]).await;
+    wire.cut();
+    outage.proxy.cut();
+    let expired = "select bool_and(lease_expires_at < now()) from agent_tasks";
+    eventually("all leases have expired", async || outage.value(expired).await).await;
+    outage.proxy.lead_to(&socket);
+    eventually("one is back", async || early.get("/health").await.1["status"] == "healthy").await;
+    // Longer than the time between two of its looks for expired leases.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    wire.lead_to(&socket);
+    let log = "select count(*) filter (where action_type = 'release_echo') = 5
+        and count(*) filter (where action_type = 'recover_echo') = 0 from agent_actions_log";
+    eventually("its owner gave the tasks back", async || outage.value(log).await).await;
+    early.stop().await;
+    late.stop().await;
 }
