@@ -15,7 +15,9 @@ tidy() {
         wait "$server"
     fi
     cd /
-    rm -rf "$run"
+    # Whoever else has files in there, another server that is just stopping, may still be writing.
+    tries=0
+    until rm -rf "$run" 2>/dev/null || [ "$((tries += 1))" -ge 50 ]; do sleep 0.1; done
 }
 
 # The owner's terminal and whoever ends everything politely mean the owner, not us.
