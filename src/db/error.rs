@@ -77,6 +77,7 @@ impl DbError {
                     | SqlState::LOCK_NOT_AVAILABLE
                     | SqlState::READ_ONLY_SQL_TRANSACTION
             )
+            // Supavisor's own troubles come as internal errors whose text has a code such as (EMAXCONNSESSION).
             || (*state == SqlState::INTERNAL_ERROR && self.to_string().contains("(E"))
     }
 

@@ -1,21 +1,13 @@
 //! Which tasks a claim takes, in which order, and what it costs.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde_json::json;
 use std::time::Duration;
-use task_processor::db::{Database, Lane};
+use task_processor::db::Lane;
 use task_processor::queue::{NewTask, NotClaimed, Queue};
-use task_processor::telemetry::metrics::Metrics;
 
 use crate::support::{TestDb, connect};
-
-fn queue(db: &TestDb, name: &str) -> Queue {
-    let config = db.config(&[]);
-    let database = Database::new(&config.database).expect("a usable URL");
-    Queue::new(database, name, &config.worker, Arc::new(Metrics::new()))
-}
 
 fn types(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -45,7 +37,7 @@ async fn urgent_comes_before_high_medium_and_low_across_types_and_claims_and_the
     .await;
     db.execute("update agent_tasks set task_type = 'b' where context_json ->> 'label' in ('urgent1', 'high8', 'null5')")
         .await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     let mut order = claim_labels(&queue, &["a", "b"], 3).await;
     assert_eq!(order.len(), 3);
     order.extend(claim_labels(&queue, &["a", "b"], 100).await);
@@ -67,7 +59,7 @@ async fn only_due_tasks_of_known_types_that_are_not_paused_are_claimed() {
              ('a', 't', now(), 'pending', '{\"label\": \"due\"}')",
     )
     .await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     queue.pause("paused").await.expect("paused");
     assert_eq!(claim_labels(&queue, &["a", "paused"], 100).await, ["always", "due"]);
     let due = queue.next_due(&types(&["a", "paused"])).await.expect("an answer");
@@ -88,7 +80,7 @@ async fn many_claimers_at_once_never_claim_a_task_twice_and_leave_none() {
     .await;
     let claimers: Vec<_> = (0..4)
         .map(|number| {
-            let queue = queue(&db, &format!("claimer {number}"));
+            let queue = db.queue(&format!("claimer {number}"), &[]);
             tokio::spawn(async move {
                 let mut ids = Vec::new();
                 while queue.next_due(&types(&["a"])).await.expect("an answer").ordinary.is_some() {
@@ -110,7 +102,7 @@ async fn many_claimers_at_once_never_claim_a_task_twice_and_leave_none() {
 #[tokio::test]
 async fn a_task_is_claimed_by_id_unless_it_is_unknown_ended_paused_future_or_running() {
     let db = TestDb::new().await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     let kinds = types(&["a", "paused"]);
     let add = async |kind: &str, delay| {
         let task = NewTask { delay: Duration::from_secs(delay), ..NewTask::new(kind, json!({})) };
@@ -177,7 +169,7 @@ async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
 #[tokio::test]
 async fn a_connection_that_is_given_up_in_the_middle_of_a_query_is_not_used_again() {
     let db = TestDb::new().await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     let database = queue.database();
     let slow = database.query(Lane::Work, Duration::from_millis(100), "select pg_sleep(20)::text", &[]).await;
     assert!(slow.expect_err("too slow").is_transient());
@@ -200,7 +192,7 @@ async fn heads_of_the_queue_that_others_hold_do_not_hide_the_rest() {
             "begin; select from agent_tasks where status = 'pending' order by scheduled_for limit {held} for update"
         );
         stranger.batch_execute(&lock).await.expect("locks");
-        let claimed = queue(&db, "test").claim(&types(&["a"]), 10).await.expect("a claim");
+        let claimed = db.queue("test", &[]).claim(&types(&["a"]), 10).await.expect("a claim");
         assert_eq!(claimed.len(), got, "{held} are held");
         let ids: BTreeSet<_> = claimed.iter().map(|claimed| claimed.lease.id).collect();
         assert_eq!(ids.len(), got);
@@ -221,7 +213,7 @@ async fn no_look_at_the_queue_reads_the_finished_tasks() {
     // Counted when a connection ends.
     let scans = "select seq_scan from pg_stat_user_tables where relname = 'agent_tasks'";
     let before: i64 = db.value(scans).await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     let kinds = types(&["a", "b"]);
     assert!(queue.next_due(&kinds).await.expect("an answer").suspect.is_some());
     assert_eq!(queue.count_due(&kinds).await.expect("a number"), 60);
@@ -238,7 +230,7 @@ async fn no_look_at_the_queue_reads_the_finished_tasks() {
 #[tokio::test]
 async fn a_row_set_to_pending_by_hand_is_free_of_an_old_request_to_cancel() {
     let db = TestDb::new().await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     queue.enqueue_one(NewTask::new("a", json!({}))).await.expect("a task");
     db.execute("update agent_tasks set cancel_requested_at = now()").await;
     let mut lease = queue.claim(&types(&["a"]), 1).await.expect("a claim")[0].lease;
@@ -249,7 +241,7 @@ async fn a_row_set_to_pending_by_hand_is_free_of_an_old_request_to_cancel() {
 #[tokio::test]
 async fn a_value_that_cannot_be_sent_is_no_reason_to_try_again() {
     let db = TestDb::new().await;
-    let queue = queue(&db, "test");
+    let queue = db.queue("test", &[]);
     let number = 1_i32;
     let params = [(&number as _, tokio_postgres::types::Type::TEXT)];
     let result = queue.database().query(Lane::Shared, Duration::from_secs(5), "select $1", &params).await;
@@ -267,7 +259,7 @@ async fn one_key_makes_one_task_whoever_adds_it_how_often_and_in_which_order() {
     .await;
     let adders: Vec<_> = (0..6_usize)
         .map(|adder| {
-            let queue = queue(&db, &format!("adder {adder}"));
+            let queue = db.queue(&format!("adder {adder}"), &[]);
             tokio::spawn(async move {
                 for round in 0..10 {
                     let mut tasks: Vec<NewTask> = (0..20)

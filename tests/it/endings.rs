@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use task_processor::Services;
-use task_processor::db::{Database, DbError};
+use task_processor::db::DbError;
 use task_processor::queue::{Claimed, Ending, Lease, NewTask, Queue, Usage, Verdict};
 use task_processor::services::Fence;
-use task_processor::telemetry::metrics::Metrics;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,9 +21,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let db = TestDb::new().await;
-        let config = db.config(&[("RETRY_BASE_SECONDS", "60")]);
-        let database = Database::new(&config.database).expect("a usable URL");
-        let queue = Queue::new(database, "test", &config.worker, Arc::new(Metrics::new()));
+        let queue = db.queue("test", &[("RETRY_BASE_SECONDS", "60")]);
         Self { db, queue }
     }
 

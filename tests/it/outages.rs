@@ -42,6 +42,19 @@ impl Outage {
         client.query_typed(sql, &[]).await.expect("an answer")[0].get(0)
     }
 
+    /// Has the app claim what it will not hear of. From then on the wire is mute.
+    async fn lose_the_reply_to_a_claim(&self, app: &TestApp) {
+        // The reply to be lost is the next claim's, not that of a look that is under way.
+        let asleep = "select bool_and(state = 'idle' and state_change < now() - interval '500 ms')
+            from pg_stat_activity where application_name = 'task-processor'";
+        eventually("the worker is asleep", async || self.value(asleep).await).await;
+        self.proxy.mute();
+        self.value::<i64>(ADD).await;
+        app.worker.wake();
+        let claimed = "select count(*) > 0 from agent_tasks where status = 'processing'";
+        eventually("some are claimed", async || self.value(claimed).await).await;
+    }
+
     async fn stop(&mut self) {
         self.server.take().expect("it runs").stop().await.expect("it stops");
         self.proxy.cut();
@@ -151,15 +164,7 @@ async fn a_process_that_starts_without_a_database_waits_for_it() {
 async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
     let outage = Outage::new("claim").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "30")]).await;
-    // The reply to be lost is the next claim's, not that of a look that is under way.
-    let asleep = "select bool_and(state = 'idle' and state_change < now() - interval '500 ms')
-        from pg_stat_activity where application_name = 'task-processor'";
-    eventually("the worker is asleep", async || outage.value(asleep).await).await;
-    outage.proxy.mute();
-    outage.value::<i64>(ADD).await;
-    app.worker.wake();
-    let claimed = "select count(*) > 0 from agent_tasks where status = 'processing'";
-    eventually("some are claimed", async || outage.value(claimed).await).await;
+    outage.lose_the_reply_to_a_claim(&app).await;
     assert_eq!(app.worker.in_hand(), 0, "and we do not know of it");
     outage.proxy.cut();
     outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
@@ -199,14 +204,7 @@ async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
 async fn a_process_that_leaves_after_a_claim_whose_reply_was_lost_gives_its_tasks_back() {
     let outage = Outage::new("leaving").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "60")]).await;
-    let asleep = "select bool_and(state = 'idle' and state_change < now() - interval '500 ms')
-        from pg_stat_activity where application_name = 'task-processor'";
-    eventually("the worker is asleep", async || outage.value(asleep).await).await;
-    outage.proxy.mute();
-    outage.value::<i64>(ADD).await;
-    app.worker.wake();
-    let claimed = "select count(*) > 0 from agent_tasks where status = 'processing'";
-    eventually("some are claimed", async || outage.value(claimed).await).await;
+    outage.lose_the_reply_to_a_claim(&app).await;
     outage.proxy.cut();
     app.shutdown.begin();
     outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());

@@ -1,12 +1,10 @@
 //! Rows that others hold, and rows that the database refuses: what they cost their neighbours.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use task_processor::db::{Database, DbError, Lane};
 use task_processor::queue::{Ending, Lease, NewTask, Queue, Usage, Verdict};
-use task_processor::telemetry::metrics::Metrics;
 
 use crate::support::{TestDb, connect};
 
@@ -18,9 +16,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let db = TestDb::new().await;
-        let config = db.config(&[]);
-        let database = Database::new(&config.database).expect("a usable URL");
-        let queue = Queue::new(database, "test", &config.worker, Arc::new(Metrics::new()));
+        let queue = db.queue("test", &[]);
         Self { db, queue }
     }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use task_processor::config::Config;
+use task_processor::db::Database;
+use task_processor::queue::Queue;
+use task_processor::telemetry::metrics::Metrics;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, Row};
@@ -84,6 +87,13 @@ impl TestDb {
         let mut config = Config::from_vars(self.vars(extra)).unwrap_or_else(|error| panic!("{error}"));
         config.http.host = [127, 0, 0, 1].into();
         config
+    }
+
+    /// The queue for a worker of that name, configured by [`TestDb::config`].
+    pub(crate) fn queue(&self, worker: &str, extra: &[(&str, &str)]) -> Queue {
+        let config = self.config(extra);
+        let database = Database::new(&config.database).expect("a usable URL");
+        Queue::new(database, worker, &config.worker, Arc::new(Metrics::new()))
     }
 
     /// Runs statements that answer nothing.
