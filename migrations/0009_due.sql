@@ -12,13 +12,14 @@
 -- Details that matter:
 -- * Candidates are read without locks and locked afterwards, in order, under the limit: a row locked is a row claimed.
 -- * `no key`: an insert elsewhere that refers to a task by a foreign key neither waits for a claim nor hides the task.
--- * `skip locked` may meet rows that another process is claiming right now, so a lane offers `slack` more than asked,
---   and ten and a hundred times that if all it offered were locked and more is there.
--- * `status || ''` cannot imply a partial index: the join back goes through the primary key, whatever the statistics.
+-- * `skip locked` may meet rows that another process is claiming right now, so `slack` more than asked are offered, and
+--   many times that if too many of them were locked and more is there.
+-- * The join back goes by `ctid`, the place of the row version that this very statement sees: no index is descended
+--   again. `status || ''` cannot imply a partial index, which the planner might otherwise drive the join from.
 -- * A short answer is not an empty queue (others may hold the heads of the lanes): ask next_due before sleeping.
 --
 -- Versioned: processes of two releases run side by side during a rollout, so a changed function gets a new name.
-create or replace function agent_tasks_due_v1(types text[], lim integer) returns setof uuid
+create or replace function agent_tasks_due_v1(types text[], lim integer) returns table (task_id uuid, place tid)
 language plpgsql
 rows 100
 set enable_seqscan = off
@@ -29,10 +30,12 @@ set enable_material = off
 set jit = off
 as $function$
 declare
-    slack integer := 100;
+    slack integer := 10 + lim / 8;
     lanes text[];
-    fresh uuid[];
-    taken uuid[] := '{}';
+    offered bigint;
+    ids uuid[];
+    places tid[];
+    taken tid[] := '{}';
 begin
     select array_agg(distinct wanted.task_type) into lanes
     from unnest(types) as wanted (task_type)
@@ -41,61 +44,47 @@ begin
     );
 
     loop
-        select array_agg(locked.id) into fresh
-        from (
-            select task.id
+        with candidate as materialized (
+            select head.place
             from (values (0), (1), (2), (3)) as ranks (rank)
             cross join lateral (
-                select head.id, head.scheduled_for
+                select pending.ctid as place, pending.scheduled_for, pending.id
                 from unnest(lanes) as lane (task_type)
                 cross join lateral (
-                    select pending.id, pending.scheduled_for
-                    from agent_tasks pending
-                    where pending.status = 'pending'
-                        and pending.crash_count < 2
-                        and pending.task_type = lane.task_type
-                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                    select task.ctid, task.scheduled_for, task.id
+                    from agent_tasks task
+                    where task.status = 'pending'
+                        and task.crash_count < 2
+                        and task.task_type = lane.task_type
+                        and (case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
                             = ranks.rank
-                        and pending.scheduled_for <= statement_timestamp()
-                    order by pending.scheduled_for, pending.id
+                        and task.scheduled_for <= statement_timestamp()
+                    order by task.scheduled_for, task.id
                     limit lim + slack
-                ) head
-                order by head.scheduled_for, head.id
+                ) pending
+                order by pending.scheduled_for, pending.id
                 limit lim + slack
-            ) candidate
-            join agent_tasks task on task.id = candidate.id
+            ) head
+            limit lim + slack
+        ),
+        locked as materialized (
+            select task.id, task.ctid as place
+            from candidate
+            join agent_tasks task on task.ctid = candidate.place
             where task.status || '' = 'pending'
                 and task.scheduled_for <= statement_timestamp()
-                and task.id <> all (taken)
+                and candidate.place <> all (taken)
             limit lim - cardinality(taken)
             for no key update of task skip locked
-        ) locked;
-        return query select unnest(fresh);
-        taken := taken || coalesce(fresh, '{}');
-        exit when cardinality(taken) >= lim or slack >= 10000;
-        -- Short, and no list was cut: there is nothing behind those that others hold.
-        exit when not exists (
-            select from (values (0), (1), (2), (3)) as ranks (rank)
-            cross join lateral (
-                select
-                from unnest(lanes) as lane (task_type)
-                cross join lateral (
-                    select
-                    from agent_tasks pending
-                    where pending.status = 'pending'
-                        and pending.crash_count < 2
-                        and pending.task_type = lane.task_type
-                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
-                            = ranks.rank
-                        and pending.scheduled_for <= statement_timestamp()
-                    order by pending.scheduled_for, pending.id
-                    limit lim + slack
-                ) head
-                offset lim + slack - 1
-                limit 1
-            ) beyond
-        );
-        slack := slack * 10;
+        )
+        select array_agg(locked.id), array_agg(locked.place), (select count(*) from candidate)
+        into ids, places, offered
+        from locked;
+        return query select * from unnest(ids, places);
+        taken := taken || coalesce(places, '{}');
+        -- Short, and the list was not cut: there is nothing behind what others hold.
+        exit when cardinality(taken) >= lim or offered < lim + slack or slack >= 10000;
+        slack := slack * 32;
     end loop;
 end
 $function$;

@@ -28,7 +28,8 @@ entry as (
         null::jsonb as input_data,
         result_json as output_data,
         $2::text as error,
-        null::jsonb as usage
+        null::jsonb as usage,
+        null::uuid as log_id
     from cancelled
     where cancelled.status = 'cancelled'
 )

@@ -10,16 +10,32 @@ use super::task::Claimed;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
-const CLAIM: &str = concat!(
-    "with picked as materialized (select due.id from agent_tasks_due_v1($3, $4) as due (id))",
-    include_str!("claimed.sql")
-);
+/// A claim: what `picked` selects, and the column by which the rows to change are named there and in the table. By `ctid`
+/// no index is descended; by `id` a row is found even if somebody has changed it since the statement began.
+macro_rules! claim {
+    ($picked:expr, $name:literal) => {
+        concat!(
+            "with picked as materialized (",
+            $picked,
+            ")",
+            include_str!("claim_update.sql"),
+            "where task.",
+            $name,
+            " = any (array(select picked.",
+            $name,
+            " from picked))",
+            include_str!("claim_answer.sql")
+        )
+    };
+}
+
+const CLAIM: &str = claim!("select due.place as ctid from agent_tasks_due_v1($3, $4) due", "ctid");
 
 /// The ids that `CLAIM` would take. It changes nothing.
-const PICK: &str = "select due.id from agent_tasks_due_v1($1, $2) as due (id)";
+const PICK: &str = "select due.task_id from agent_tasks_due_v1($1, $2) due";
 
 /// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
-const CLAIM_ALONE: &str = concat!(include_str!("suspect.sql"), include_str!("claimed.sql"));
+const CLAIM_ALONE: &str = claim!(include_str!("suspect.sql"), "id");
 
 /// The ids that `CLAIM_ALONE` would take one of.
 const PICK_ALONE: &str = "
@@ -34,33 +50,31 @@ const PICK_ALONE: &str = "
     limit $2";
 
 /// Those of some picked tasks that are still due.
-const CLAIM_PICKED: &str = concat!(
-    "with picked as materialized (
-        select task.id
-        from agent_tasks task
-        where task.id = any ($3::uuid[])
-            and task.status || '' = 'pending'
-            and task.scheduled_for <= statement_timestamp()
-        order by task.id
-        for no key update of task skip locked
-    )",
-    include_str!("claimed.sql")
+const CLAIM_PICKED: &str = claim!(
+    "
+    select task.id
+    from agent_tasks task
+    where task.id = any ($3::uuid[])
+        and task.status || '' = 'pending'
+        and task.scheduled_for <= statement_timestamp()
+    order by task.id
+    for no key update of task skip locked",
+    "id"
 );
 
 /// One task by name, due or not. A suspect is left to `CLAIM_ALONE`.
-const CLAIM_ONE: &str = concat!(
-    "with picked as materialized (
-        select task.id
-        from agent_tasks task
-        where task.id = $4
-            and task.status = 'pending'
-            and task.crash_count < 2
-            and ($5 or task.scheduled_for <= statement_timestamp())
-            and task.task_type = any ($3::text[])
-            and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-        for no key update of task skip locked
-    )",
-    include_str!("claimed.sql")
+const CLAIM_ONE: &str = claim!(
+    "
+    select task.id
+    from agent_tasks task
+    where task.id = $4
+        and task.status = 'pending'
+        and task.crash_count < 2
+        and ($5 or task.scheduled_for <= statement_timestamp())
+        and task.task_type = any ($3::text[])
+        and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
+    for no key update of task skip locked",
+    "id"
 );
 
 /// When there will be something to claim.

@@ -111,7 +111,9 @@ impl Queue {
             .collect();
         let oversizes: Vec<Option<i64>> = endings.iter().map(|ending| ending.oversize).collect();
         let usages = column(|ending| ending.usage.clone());
-        let columns: [(&(dyn ToSql + Sync), Type); 9] = [
+        // In order of time, so that their index grows at one end only.
+        let log_ids: Vec<Uuid> = endings.iter().map(|_| Uuid::now_v7()).collect();
+        let columns: [(&(dyn ToSql + Sync), Type); 10] = [
             (&ids, Type::UUID_ARRAY),
             (&tokens, Type::UUID_ARRAY),
             (&verbs, Type::TEXT_ARRAY),
@@ -121,6 +123,7 @@ impl Queue {
             (&latencies, Type::INT4_ARRAY),
             (&oversizes, Type::INT8_ARRAY),
             (&usages, Type::TEXT_ARRAY),
+            (&log_ids, Type::UUID_ARRAY),
         ];
         let params: &[Param<'_>] = &columns;
         let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;

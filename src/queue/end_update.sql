@@ -1,23 +1,27 @@
 -- Ends attempts: the one statement behind complete, retry, fail, snooze, release and cancel.
 --
 -- $1 ids, $2 lease tokens, $3 verbs, $4 delays in seconds, $5 results (JSON text), $6 errors, $7 latencies in
--- milliseconds, $8 sizes of inputs too large to be copied into the log, $9 usages (JSON text). Sorted by id.
+-- milliseconds, $8 sizes of inputs too large to be copied into the log, $9 usages (JSON text), $10 ids of the log rows.
+-- Sorted by id.
 --
 -- * Only the holder of the current token may end an attempt, and only while it is still `processing`. An expired lease
 --   that nobody has rescued is still good. The token stays on the row, so that a repeated ending is recognised.
 -- * `held` waits for nobody: a row that somebody else has locked must not hold up its neighbours. Its ending is answered
 --   `locked`. `no key`: an insert elsewhere that refers to a task by a foreign key is not in the way.
+-- * The update goes by `ctid`, the place where `held` found the row: no index is descended again. A row that somebody
+--   changed after the statement began is not found there; its ending is answered `locked`, too.
 -- * `status || ''` cannot imply the partial index on processing rows. Without that the planner, which sees a queue
 --   whose statistics know no processing row, joins all running tasks with the batch in a nested loop.
 -- * A task whose cancellation was requested is not put back.
 with ending as materialized (
     select *
     from unnest(
-        $1::uuid[], $2::uuid[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::text[]
-    ) with ordinality as e (id, token, verb, delay, result, error, latency_ms, oversize, usage, position)
+        $1::uuid[], $2::uuid[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::text[],
+        $10::uuid[]
+    ) with ordinality as e (id, token, verb, delay, result, error, latency_ms, oversize, usage, log_id, position)
 ),
 held as materialized (
-    select task.id
+    select task.id, task.ctid as place
     from ending
     join agent_tasks task on task.id = ending.id
     where task.lease_token = ending.token and task.status || '' = 'processing'
@@ -57,11 +61,11 @@ ended as (
         quality_score = coalesce((ending.usage::jsonb ->> 'qualityScore')::float8, task.quality_score)
     from ending
     join held on held.id = ending.id
-    where task.id = held.id and task.lease_token = ending.token and task.status || '' = 'processing'
+    where task.ctid = held.place and task.lease_token = ending.token and task.status || '' = 'processing'
     returning
         task.id, task.task_type, task.user_id, task.attempt, task.lease_token, task.context_json,
         ending.verb, ending.latency_ms, ending.result, ending.error, ending.oversize, ending.usage::jsonb as usage,
-        ending.position
+        ending.log_id, ending.position
 ),
 entry as (
     select
@@ -73,6 +77,7 @@ entry as (
         end as input_data,
         result::jsonb as output_data,
         error,
-        usage
+        usage,
+        log_id
     from ended
 )

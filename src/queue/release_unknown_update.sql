@@ -34,6 +34,7 @@ entry as (
         null::jsonb as input_data,
         null::jsonb as output_data,
         'the reply to the claim was lost' as error,
-        null::jsonb as usage
+        null::jsonb as usage,
+        null::uuid as log_id
     from released
 )

@@ -40,6 +40,7 @@ entry as (
         end as input_data,
         null::jsonb as output_data,
         'the lease expired, crash ' || crash_count as error,
-        null::jsonb as usage
+        null::jsonb as usage,
+        null::uuid as log_id
     from rescued
 )

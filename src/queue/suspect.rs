@@ -9,8 +9,10 @@ use super::{Queue, deadline};
 use crate::db::{DbError, Lane};
 
 const RESERVE: &str = concat!(
+    "with picked as materialized (",
     include_str!("suspect.sql"),
-    "update agent_tasks task
+    ")
+    update agent_tasks task
     set scheduled_for = clock_timestamp() + make_interval(secs => $1),
         claimed_by = $2
     from picked

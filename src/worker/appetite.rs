@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The largest window: claims and endings gain nothing beyond.
-const LARGEST: usize = 1_000;
+const LARGEST: usize = 2_000;
 /// What is held is never more than what has lately been ended within this time.
 const PERIOD: Duration = Duration::from_millis(100);
 

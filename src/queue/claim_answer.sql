@@ -1,23 +1,7 @@
--- The second half of every claim: what `picked` names becomes `processing` under a fresh lease.
---
--- $1 lease in seconds, $2 who claims. `status || ''` keeps the planner on the primary key and re-checks the row that was
--- locked: whatever plan is chosen, a task that is no longer pending is not claimed. Times and numbers leave as float8
--- or text: a row that others filled with infinity or rubbish must fail alone, not with the claim.
-, claimed as (
-    update agent_tasks task
-    set status = 'processing',
-        lease_token = gen_random_uuid(),
-        lease_expires_at = clock_timestamp() + make_interval(secs => $1),
-        claimed_by = $2,
-        -- At the end of the numbers it stands still: what fences an attempt is its token.
-        attempt = least(task.attempt, 2147483646) + 1,
-        last_attempted_at = clock_timestamp(),
-        -- A row that somebody set to pending again may still carry the request of its former life.
-        cancel_requested_at = null,
-        -- A task run ahead of its time and then released is due at once.
-        scheduled_for = least(task.scheduled_for, clock_timestamp())
-    -- An array, not a join: for a join with a small table the planner would rather read all finished tasks.
-    where task.id = any (array(select picked.id from picked)) and task.status || '' = 'pending'
+-- The last part of every claim. `status || ''` implies no partial index, which keeps the planner on what was picked, and
+-- re-checks the row that was locked: whatever plan is chosen, a task that is no longer pending is not claimed. Times and
+-- numbers leave as float8 or text: a row that others filled with infinity or rubbish must fail alone, not with the claim.
+    and task.status || '' = 'pending'
     returning task.*
 )
 select
