@@ -14,8 +14,8 @@ OURS = dict(
     table="agent_tasks",
     # What a million attempts leave: the ended rows, and a row of the log for each.
     finish="""
-        update agent_tasks set status = 'completed', attempt = 1, lease_token = gen_random_uuid(), result_json = 'null',
-            scheduled_for = now(), last_attempted_at = now(), completed_at = now();
+        update agent_tasks set status = 'completed', attempt = 1, lease_token = gen_random_uuid(),
+            result_json = '{"success": true}', scheduled_for = now(), last_attempted_at = now(), completed_at = now();
         insert into agent_actions_log (agent_type, action_type, context_id, context_type, latency_ms, input_data,
             output_data, attempt, lease_token)
         select 'task_processor', 'process_noop', id, 'agent_task', 0, context_json, result_json, attempt, lease_token
