@@ -16,7 +16,7 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 /// The outside world, as handlers reach it. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
-    queue: Queue,
+    queue: Arc<Queue>,
     fence: Option<Arc<Fence>>,
 }
 
@@ -28,7 +28,7 @@ impl Services {
     /// Over the given queue and its database.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
-        Self { queue, fence: None }
+        Self { queue: Arc::new(queue), fence: None }
     }
 
     /// The same, for an attempt that may act only as long as the fence is up.

@@ -17,15 +17,20 @@ pub(super) fn oversize(context: &str) -> Option<i64> {
 
 /// A value as JSON text that `jsonb` takes. Postgres cannot store the character U+0000.
 pub(super) fn storable_json(mut value: Value) -> String {
-    let mut text = value.to_string();
+    let mut text = json_text(&value);
     if holds_nul(&value) {
         replace_nul(&mut value);
-        text = value.to_string();
+        text = json_text(&value);
     }
     if text.len() > MAX_STORED {
         return json!({ "truncated": true, "sizeBytes": text.len() }).to_string();
     }
     text
+}
+
+/// Unlike `to_string` it does not write piece by piece through a formatter.
+fn json_text(value: &Value) -> String {
+    serde_json::to_string(value).expect("the keys of a value are strings")
 }
 
 /// An error message that a text column takes.

@@ -19,7 +19,7 @@ impl Queue {
     pub async fn end(&self, endings: &[Ending]) -> Result<Vec<Verdict>, DbError> {
         let mut order: Vec<usize> = (0..endings.len()).collect();
         order.sort_by_key(|index| endings[*index].lease);
-        let sorted: Vec<Ending> = order.iter().map(|index| endings[*index].clone()).collect();
+        let sorted: Vec<&Ending> = order.iter().map(|index| &endings[*index]).collect();
         let mut verdicts = vec![Verdict::Stale; endings.len()];
         for (index, verdict) in order.into_iter().zip(self.end_sorted(&sorted).await?) {
             verdicts[index] = verdict;
@@ -27,7 +27,7 @@ impl Queue {
         Ok(verdicts)
     }
 
-    async fn end_sorted(&self, endings: &[Ending]) -> Result<Vec<Verdict>, DbError> {
+    async fn end_sorted(&self, endings: &[&Ending]) -> Result<Vec<Verdict>, DbError> {
         let error = match self.end_batch(endings, END).await {
             Ok(verdicts) => {
                 self.log_kept();
@@ -56,7 +56,7 @@ impl Queue {
 
     /// Postgres refuses the statement whatever its values, a missing grant for instance. It can only be the log's part:
     /// the same role claimed these tasks from the same table.
-    async fn end_unlogged(&self, endings: &[Ending], error: &DbError) -> Result<Vec<Verdict>, DbError> {
+    async fn end_unlogged(&self, endings: &[&Ending], error: &DbError) -> Result<Vec<Verdict>, DbError> {
         let verdicts = self.end_batch(endings, END_WITHOUT_LOG).await?;
         self.log_lost(verdicts.iter().filter(|verdict| **verdict == Verdict::Accepted).count(), error);
         Ok(verdicts)
@@ -75,7 +75,7 @@ impl Queue {
             (&bare, END_WITHOUT_LOG, "its result or error and its log row"),
         ];
         for (form, sql, lost) in forms {
-            match self.end_batch(std::slice::from_ref(form), sql).await {
+            match self.end_batch(&[form], sql).await {
                 Err(error) if error.is_transient() => return Err(error),
                 Err(_) => {}
                 Ok(verdicts) => {
@@ -93,16 +93,14 @@ impl Queue {
         Ok(Verdict::Refused)
     }
 
-    async fn end_batch(&self, endings: &[Ending], sql: &str) -> Result<Vec<Verdict>, DbError> {
-        let column =
-            |of: fn(&Ending) -> Option<String>| -> Vec<Option<String>> { endings.iter().map(of).collect() };
+    async fn end_batch(&self, endings: &[&Ending], sql: &str) -> Result<Vec<Verdict>, DbError> {
         let ids: Vec<Uuid> = endings.iter().map(|ending| ending.lease.id).collect();
         let tokens: Vec<Uuid> = endings.iter().map(|ending| ending.lease.token).collect();
         let verbs: Vec<&str> = endings.iter().map(|ending| ending.verb.name()).collect();
         let delays: Vec<Option<f64>> =
             endings.iter().map(|ending| ending.delay.map(|delay| delay.as_secs_f64())).collect();
-        let results = column(|ending| ending.result.clone());
-        let errors = column(|ending| ending.error.clone());
+        let results: Vec<Option<&str>> = endings.iter().map(|ending| ending.result.as_deref()).collect();
+        let errors: Vec<Option<&str>> = endings.iter().map(|ending| ending.error.as_deref()).collect();
         let latencies: Vec<Option<i32>> = endings
             .iter()
             .map(|ending| {
@@ -110,7 +108,7 @@ impl Queue {
             })
             .collect();
         let oversizes: Vec<Option<i64>> = endings.iter().map(|ending| ending.oversize).collect();
-        let usages = column(|ending| ending.usage.clone());
+        let usages: Vec<Option<&str>> = endings.iter().map(|ending| ending.usage.as_deref()).collect();
         // In order of time, so that their index grows at one end only.
         let log_ids: Vec<Uuid> = endings.iter().map(|_| Uuid::now_v7()).collect();
         let columns: [(&(dyn ToSql + Sync), Type); 10] = [
@@ -127,7 +125,7 @@ impl Queue {
         ];
         let params: &[Param<'_>] = &columns;
         let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;
-        rows.iter().map(|row| Ok(verdict(row.try_get("verdict")?))).collect()
+        rows.iter().map(|row| Ok(verdict(row.try_get(0)?))).collect()
     }
 }
 

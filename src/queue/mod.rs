@@ -38,7 +38,7 @@ pub use prune::Pruned;
 pub use renew::Renewed;
 pub use rescue::Rescued;
 pub use retry::{Retry, RetryRule, retry_or_fail};
-pub use task::{Claimed, Lease, Task, Undecodable};
+pub use task::{Claimed, Lease, Task, Terms, Undecodable};
 pub use types::TaskType;
 
 /// The queue as one process sees it. Cheap to clone.

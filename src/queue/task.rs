@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::Row;
-use tokio_postgres::types::FromSqlOwned;
+use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
 use super::retry::RetryRule;
@@ -60,6 +60,15 @@ pub struct Task {
 pub struct Claimed {
     /// The right to end the attempt.
     pub lease: Lease,
+    /// What holds for the attempt.
+    pub terms: Terms,
+    /// The task, or which column of it cannot be read.
+    pub task: Result<Task, Undecodable>,
+}
+
+/// What holds for one attempt, whatever its handler makes of the task.
+#[derive(Debug)]
+pub struct Terms {
     /// The attempt's number.
     pub attempt: i32,
     /// As the row has it.
@@ -74,8 +83,6 @@ pub struct Claimed {
     pub waited: Duration,
     /// The input's size, where that is too much for a second copy in the log.
     pub oversize: Option<i64>,
-    /// The task, or which column of it cannot be read.
-    pub task: Result<Task, Undecodable>,
 }
 
 /// A row that this program cannot read. It fails alone and for good: no retry would read it better.
@@ -88,80 +95,101 @@ pub struct Undecodable {
     pub reason: String,
 }
 
+/// The columns of `claim_answer.sql`: a name would be searched for in every row.
+mod column {
+    use super::Column;
+
+    pub(super) const ID: Column = (0, "id");
+    pub(super) const LEASE_TOKEN: Column = (1, "lease_token");
+    pub(super) const ATTEMPT: Column = (2, "attempt");
+    pub(super) const TASK_TYPE: Column = (3, "task_type");
+    pub(super) const AGENT_TYPE: Column = (4, "agent_type");
+    pub(super) const USER_ID: Column = (5, "user_id");
+    pub(super) const CONTEXT_ID: Column = (6, "context_id");
+    pub(super) const CONTEXT_TYPE: Column = (7, "context_type");
+    pub(super) const PRIORITY: Column = (8, "priority");
+    pub(super) const RETRY_COUNT: Column = (9, "retry_count");
+    pub(super) const MAX_RETRIES: Column = (10, "max_retries");
+    pub(super) const RETRY_BASE_SECONDS: Column = (11, "retry_base_seconds");
+    pub(super) const TIMEOUT_SECONDS: Column = (12, "timeout_seconds");
+    pub(super) const CONTEXT_JSON: Column = (13, "context_json");
+    pub(super) const CONTEXT_BYTES: Column = (14, "context_bytes");
+    pub(super) const CREATED_AT: Column = (15, "created_at");
+    pub(super) const CREATED_BY: Column = (16, "created_by");
+    pub(super) const TRACE_CONTEXT: Column = (17, "trace_context");
+    pub(super) const WAITED_SECONDS: Column = (18, "waited_seconds");
+}
+
+/// A place in the row, and its name.
+type Column = (usize, &'static str);
+
 impl Claimed {
     /// Reads a row of `claim_answer.sql`.
     pub(super) fn decode(row: &Row, rules: &Rules) -> Result<Self, DbError> {
-        let get_positive = |column: &'static str| -> Option<u32> {
+        let get_positive = |column| -> Option<u32> {
             let number = column_of::<Option<i32>>(row, column).ok().flatten()?;
             u32::try_from(number).ok()
         };
-        let lease = Lease { id: row.try_get("id")?, token: row.try_get("lease_token")? };
-        let attempt = row.try_get("attempt")?;
-        let task_type: String = row.try_get("task_type")?;
-        let retry_count = get_positive("retry_count").unwrap_or(0);
-        let waited: f64 = row.try_get("waited_seconds")?;
+        let seconds = |column| get_positive(column).map(|seconds| Duration::from_secs(seconds.into()));
+        let lease = Lease { id: row.try_get(column::ID.0)?, token: row.try_get(column::LEASE_TOKEN.0)? };
+        let waited: f64 = row.try_get(column::WAITED_SECONDS.0)?;
         let text = context_of(row);
-        Ok(Self {
-            lease,
-            attempt,
-            timeout: get_positive("timeout_seconds")
-                .filter(|seconds| *seconds > 0)
-                .map_or(rules.timeout, |seconds| Duration::from_secs(seconds.into())),
+        let terms = Terms {
+            attempt: row.try_get(column::ATTEMPT.0)?,
+            task_type: row.try_get(column::TASK_TYPE.0)?,
+            timeout: seconds(column::TIMEOUT_SECONDS)
+                .filter(|timeout| !timeout.is_zero())
+                .unwrap_or(rules.timeout),
             retry: RetryRule {
-                max_retries: get_positive("max_retries").unwrap_or(rules.retry.max_retries),
-                base: get_positive("retry_base_seconds")
-                    .map_or(rules.retry.base, |seconds| Duration::from_secs(seconds.into())),
+                max_retries: get_positive(column::MAX_RETRIES).unwrap_or(rules.retry.max_retries),
+                base: seconds(column::RETRY_BASE_SECONDS).unwrap_or(rules.retry.base),
             },
-            retry_count,
+            retry_count: get_positive(column::RETRY_COUNT).unwrap_or(0),
             waited: Duration::try_from_secs_f64(waited.max(0.0)).unwrap_or_default(),
             oversize: match &text {
                 Ok(text) => content::oversize(text),
-                Err(_) => column_of::<Option<i32>>(row, "context_bytes").ok().flatten().map(i64::from),
+                Err(_) => {
+                    column_of::<Option<i32>>(row, column::CONTEXT_BYTES).ok().flatten().map(i64::from)
+                }
             },
-            task: text.and_then(|text| {
-                decode_task(row, &text, task_type.clone(), (lease.id, attempt, retry_count))
-            }),
-            task_type,
-        })
+        };
+        let task = text.and_then(|text| decode_task(row, lease.id, text, &terms));
+        Ok(Self { lease, terms, task })
     }
 }
 
-fn decode_task(
-    row: &Row,
-    context: &str,
-    task_type: String,
-    (id, attempt, retry_count): (Uuid, i32, u32),
-) -> Result<Task, Undecodable> {
+fn decode_task(row: &Row, id: Uuid, context: &str, terms: &Terms) -> Result<Task, Undecodable> {
     Ok(Task {
         id,
-        task_type,
-        attempt,
-        retry_count,
+        task_type: terms.task_type.clone(),
+        attempt: terms.attempt,
+        retry_count: terms.retry_count,
         context: serde_json::from_str(context)
             .map_err(|error| Undecodable { column: "context_json", reason: error.to_string() })?,
-        agent_type: column_of::<Option<String>>(row, "agent_type")?.unwrap_or_default(),
-        user_id: column_of(row, "user_id")?,
-        context_id: column_of(row, "context_id")?,
-        context_type: column_of(row, "context_type")?,
-        priority: column_of(row, "priority")?,
-        created_at: column_of(row, "created_at")?,
-        created_by: column_of(row, "created_by")?,
-        trace_context: column_of(row, "trace_context")?,
+        agent_type: column_of::<Option<String>>(row, column::AGENT_TYPE)?.unwrap_or_default(),
+        user_id: column_of(row, column::USER_ID)?,
+        context_id: column_of(row, column::CONTEXT_ID)?,
+        context_type: column_of(row, column::CONTEXT_TYPE)?,
+        priority: column_of(row, column::PRIORITY)?,
+        created_at: column_of(row, column::CREATED_AT)?,
+        created_by: column_of(row, column::CREATED_BY)?,
+        trace_context: column_of(row, column::TRACE_CONTEXT)?,
     })
 }
 
 /// The input as JSON text. `claim_answer.sql` holds back what is too large to be carried about.
-fn context_of(row: &Row) -> Result<String, Undecodable> {
+fn context_of(row: &Row) -> Result<&str, Undecodable> {
     let unreadable = |reason| Undecodable { column: "context_json", reason };
-    match column_of::<Option<String>>(row, "context_json")? {
+    match column_of::<Option<&str>>(row, column::CONTEXT_JSON)? {
         Some(text) => Ok(text),
-        None => Err(unreadable(match column_of::<Option<i32>>(row, "context_bytes")? {
+        None => Err(unreadable(match column_of::<Option<i32>>(row, column::CONTEXT_BYTES)? {
             Some(bytes) => format!("{bytes} bytes, at most {MAX_INPUT} can be worked on"),
             None => "it is null".to_owned(),
         })),
     }
 }
 
-fn column_of<T: FromSqlOwned>(row: &Row, column: &'static str) -> Result<T, Undecodable> {
-    row.try_get(column).map_err(|error| Undecodable { column, reason: crate::telemetry::chain(&error) })
+fn column_of<'a, T: FromSql<'a>>(row: &'a Row, (place, column): Column) -> Result<T, Undecodable> {
+    debug_assert_eq!(row.columns()[place].name(), column, "claim_answer.sql has its columns in another order");
+    row.try_get(place).map_err(|error| Undecodable { column, reason: crate::telemetry::chain(&error) })
 }

@@ -24,16 +24,16 @@ pub(super) async fn dispatch(
         let patience = if engine.config.poll_strict { Duration::MAX } else { PATIENCE };
         let slot = tokio::select! {
             biased;
+            slot = engine.slots.clone().acquire_owned(), if !scope.stop.is_cancelled() => slot.ok(),
             () = scope.stop.cancelled() => None,
-            slot = engine.slots.clone().acquire_owned() => slot.ok(),
-            _ = attempt.held.stopped() => None,
-            () = sleep(patience.saturating_sub(attempt.claimed_at.elapsed())) => None,
+            _ = attempt.ticket.held.stopped() => None,
+            () = sleep(patience.saturating_sub(attempt.ticket.claimed_at.elapsed())) => None,
         };
         let engine = engine.clone();
         // Not awaited here: whoever winds the scope up waits until nothing is in hand.
         match slot {
-            Some(slot) => tokio::spawn(attempt.run(engine, slot)),
-            None => tokio::spawn(attempt.release(engine)),
-        };
+            Some(slot) => attempt.start(engine, slot),
+            None => attempt.release(engine),
+        }
     }
 }

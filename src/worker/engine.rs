@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::company::{Company, Membership};
-use super::execute::Attempt;
+use super::execute::{Attempt, Ticket};
 use super::finisher::Finisher;
 use super::leases::Leases;
 use super::prepare::Readiness;
@@ -72,7 +72,7 @@ impl Engine {
         if sent.elapsed() > CLAIM_GOOD_FOR && !attempts.is_empty() {
             tracing::warn!(tasks = attempts.len(), "a claim was answered too late, giving its tasks back");
             for attempt in &attempts {
-                self.leases.let_go(attempt.held.lease);
+                self.leases.let_go(attempt.ticket.held.lease);
             }
             self.leases.claim_lost();
             return Ok(Vec::new());
@@ -87,15 +87,16 @@ impl Engine {
         scope: &Arc<Scope>,
         membership: &Membership,
     ) -> Attempt {
-        let held = self.leases.hold(claimed.lease, self.lease_end(sent));
-        Attempt {
-            held,
+        let Claimed { lease, terms, task } = claimed;
+        let ticket = Ticket {
+            terms,
+            held: self.leases.hold(lease, self.lease_end(sent)),
             scope: scope.clone(),
             membership: membership.clone(),
             in_hand: scope.take(),
             claimed_at: sent,
-            claimed,
-        }
+        };
+        Attempt { task, ticket: Box::new(ticket) }
     }
 
     /// Until when a lease that was asked for at `sent` may be relied on: it began later, and ends before the

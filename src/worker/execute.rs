@@ -4,20 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::company::Membership;
 use super::engine::Engine;
 use super::leases::{Held, STUCK_AFTER, Stop};
 use super::scope::{InHand, Scope};
 use crate::handler::{Answer, Outcome};
-use crate::queue::{Claimed, Ending, Lease, Retry, RetryRule, Verb, Verdict, retry_or_fail};
+use crate::queue::{
+    Ending, Lease, Retry, RetryRule, Task, Terms, Undecodable, Verb, Verdict, retry_or_fail,
+};
 use crate::telemetry::metrics::{EndingLabel, TypeLabel};
 
-/// A claimed task with all that belongs to it until its verdict is in.
+/// A claimed task that has not started.
 pub(super) struct Attempt {
-    pub(super) claimed: Claimed,
+    pub(super) task: Result<Task, Undecodable>,
+    pub(super) ticket: Box<Ticket>,
+}
+
+/// All that belongs to a claimed task until its verdict is in.
+pub(super) struct Ticket {
+    pub(super) terms: Terms,
     pub(super) held: Arc<Held>,
     pub(super) scope: Arc<Scope>,
     pub(super) membership: Membership,
@@ -26,63 +35,91 @@ pub(super) struct Attempt {
     pub(super) in_hand: InHand,
 }
 
+/// An attempt whose ending is being written down.
+pub(super) struct Ended {
+    engine: Arc<Engine>,
+    ticket: Box<Ticket>,
+    verb: Verb,
+    took: Option<Duration>,
+    error: Option<String>,
+}
+
 /// How the handler's code came to an end.
 enum End {
-    Answered(Outcome),
+    /// After this time.
+    Answered(Outcome, Duration),
     Unreadable(String),
     Panicked(String),
     TimedOut,
     Stopped(Stop),
 }
 
+/// The handler's code, in a task of its own: code that blocks a thread, or panics while it is dropped, cannot take
+/// along who watches it.
+type Code = JoinHandle<(Outcome, Duration)>;
+
 impl Attempt {
-    /// Runs the handler and ends the attempt.
-    pub(super) async fn run(self, engine: Arc<Engine>, slot: OwnedSemaphorePermit) {
-        let label = TypeLabel { task_type: self.claimed.task_type.clone() };
-        engine.metrics.due_to_start.get_or_create(&label).observe(self.claimed.waited.as_secs_f64());
+    /// Starts the handler, and sees to it that the attempt is ended.
+    pub(super) fn start(self, engine: Arc<Engine>, slot: OwnedSemaphorePermit) {
+        let Self { task, ticket } = self;
+        let label = TypeLabel { task_type: ticket.terms.task_type.clone() };
+        engine.metrics.due_to_start.get_or_create(&label).observe(ticket.terms.waited.as_secs_f64());
         engine.metrics.running.inc();
         let began = Instant::now();
-        let end = self.handle(&engine).await;
-        let took = began.elapsed();
-        engine.metrics.running.dec();
-        engine.metrics.run_time.get_or_create(&label).observe(took.as_secs_f64());
-        drop(slot);
-        self.finish(&engine, end, Some(took)).await;
+        // Before the task that watches it: mostly it has ended when that one first looks, and no timer was set for it.
+        let code = ticket.run(&engine, task);
+        tokio::spawn(async move {
+            let end = match code {
+                Ok(code) => ticket.watch(code).await,
+                Err(end) => end,
+            };
+            let took = match end {
+                End::Answered(_, took) => took,
+                _ => began.elapsed(),
+            };
+            engine.metrics.running.dec();
+            engine.metrics.run_time.get_or_create(&label).observe(took.as_secs_f64());
+            drop(slot);
+            ticket.finish(engine, end, Some(took));
+        });
     }
 
     /// Gives the task back without having started it.
-    pub(super) async fn release(self, engine: Arc<Engine>) {
-        let stop = self.held.stopped_already().unwrap_or(Stop::Released);
-        self.finish(&engine, End::Stopped(stop), None).await;
+    pub(super) fn release(self, engine: Arc<Engine>) {
+        let stop = self.ticket.held.stopped_already().unwrap_or(Stop::Released);
+        self.ticket.finish(engine, End::Stopped(stop), None);
+    }
+}
+
+impl Ticket {
+    fn run(&self, engine: &Engine, task: Result<Task, Undecodable>) -> Result<Code, End> {
+        let task = task.map_err(|unreadable| End::Unreadable(unreadable.to_string()))?;
+        let handler = engine.registry.get(&task.task_type).ok_or(End::Stopped(Stop::Released))?;
+        if let Some(stop) = self.held.stopped_already() {
+            return Err(End::Stopped(stop));
+        }
+        self.held.started(self.terms.timeout);
+        let services = engine.services.fenced(self.held.fence.clone());
+        Ok(tokio::spawn(async move {
+            let began = Instant::now();
+            let outcome = handler.run(task, services).await;
+            (outcome, began.elapsed())
+        }))
     }
 
-    async fn handle(&self, engine: &Engine) -> End {
-        let task = match &self.claimed.task {
-            Ok(task) => task.clone(),
-            Err(unreadable) => return End::Unreadable(unreadable.to_string()),
-        };
-        let Some(handler) = engine.registry.get(&task.task_type) else {
-            return End::Stopped(Stop::Released);
-        };
-        if let Some(stop) = self.held.stopped_already() {
-            return End::Stopped(stop);
-        }
-        self.held.started(self.claimed.timeout);
-        let services = engine.services.fenced(self.held.fence.clone());
-        // In a task of its own: code that blocks a thread, or panics while it is dropped, cannot take this one along.
-        let mut code = tokio::spawn(handler.run(task, services));
+    async fn watch(&self, mut code: Code) -> End {
         let cut_short = tokio::select! {
             biased;
-            stop = self.held.stopped() => End::Stopped(stop),
             joined = &mut code => {
                 self.held.gone();
                 return End::of(joined);
             }
+            stop = self.held.stopped() => End::Stopped(stop),
             () = self.scope.cut.cancelled() => {
                 self.held.stop(Stop::Released);
                 End::Stopped(Stop::Released)
             }
-            () = sleep(self.claimed.timeout) => End::TimedOut,
+            () = sleep(self.terms.timeout) => End::TimedOut,
         };
         // Nobody else may have the task before its code has really stopped: wait, for ever if need be.
         self.held.must_be_gone_in(STUCK_AFTER);
@@ -91,22 +128,32 @@ impl Attempt {
         self.held.gone();
         match (joined, cut_short) {
             // It answered while it was being stopped. Unless the lease is gone that answer is as good as any.
-            (Ok(outcome), End::TimedOut | End::Stopped(Stop::Cancelled | Stop::Released)) => {
-                End::Answered(outcome)
+            (Ok((outcome, took)), End::TimedOut | End::Stopped(Stop::Cancelled | Stop::Released)) => {
+                End::Answered(outcome, took)
             }
             (_, cut_short) => cut_short,
         }
     }
 
-    async fn finish(self, engine: &Arc<Engine>, end: End, took: Option<Duration>) {
-        let Self { claimed, held, scope, membership, in_hand, .. } = self;
-        let (ending, error) = decide(&claimed, end);
+    fn finish(self: Box<Self>, engine: Arc<Engine>, end: End, took: Option<Duration>) {
+        let (ending, error) = decide(self.held.lease, &self.terms, end);
         let ending = match took {
             Some(took) => ending.after(took),
             None => ending,
         };
+        let ending = ending.with_oversize(self.terms.oversize);
+        let finisher = engine.finisher.clone();
         let verb = ending.verb();
-        let verdict = engine.finisher.end(ending.with_oversize(claimed.oversize)).await;
+        finisher.end(ending, Ended { engine, ticket: self, verb, took, error });
+    }
+}
+
+impl Ended {
+    /// Does what follows from the verdict.
+    pub(super) fn settle(self, verdict: Verdict) {
+        let Self { engine, ticket, verb, took, error } = self;
+        let Ticket { terms, held, scope, membership, in_hand, .. } = *ticket;
+        report(held.lease.id, &terms, verb.name(), verdict, took, error.as_deref());
         if verdict != Verdict::Refused {
             engine.leases.let_go(held.lease);
         }
@@ -118,7 +165,7 @@ impl Attempt {
                     // It is due again, perhaps before anything the loop knows of.
                     engine.look_soon();
                 }
-                let label = EndingLabel { task_type: claimed.task_type.clone(), ending: verb.name() };
+                let label = EndingLabel { task_type: terms.task_type, ending: verb.name() };
                 engine.metrics.endings.get_or_create(&label).inc();
             }
             Verdict::Stale => {
@@ -126,19 +173,17 @@ impl Attempt {
             }
             // Locked rows are the finisher's affair; it answers when it knows.
             Verdict::Refused | Verdict::Locked => {
-                let engine = engine.clone();
                 tokio::spawn(async move { engine.leases.abandon(&held).await });
             }
         }
-        report(&claimed, verb.name(), verdict, took, error.as_deref());
         drop((membership, in_hand));
     }
 }
 
 impl End {
-    fn of(joined: Result<Outcome, JoinError>) -> Self {
+    fn of(joined: Result<(Outcome, Duration), JoinError>) -> Self {
         match joined {
-            Ok(outcome) => Self::Answered(outcome),
+            Ok((outcome, took)) => Self::Answered(outcome, took),
             Err(error) => Self::Panicked(match error.try_into_panic() {
                 Ok(payload) => panic_message(payload.as_ref()),
                 Err(_) => "the handler was dropped".to_owned(),
@@ -148,21 +193,20 @@ impl End {
 }
 
 /// What to write down, and the error to report.
-fn decide(claimed: &Claimed, end: End) -> (Ending, Option<String>) {
-    let lease = claimed.lease;
+fn decide(lease: Lease, terms: &Terms, end: End) -> (Ending, Option<String>) {
     let (answer, usage) = match end {
-        End::Answered(outcome) => (outcome.verdict, outcome.usage),
+        End::Answered(outcome, _) => (outcome.verdict, outcome.usage),
         End::Unreadable(error) => (Answer::Fail(error), None),
         End::Panicked(message) => (Answer::Retry(format!("the handler panicked: {message}")), None),
         End::TimedOut => {
-            (Answer::Retry(format!("timed out after {} s", claimed.timeout.as_secs_f64())), None)
+            (Answer::Retry(format!("timed out after {} s", terms.timeout.as_secs_f64())), None)
         }
         End::Stopped(Stop::Cancelled) => (Answer::Cancel("cancelled while running".to_owned()), None),
         End::Stopped(Stop::LeaseLost | Stop::Released) => return (Ending::release(lease), None),
     };
     let (ending, error) = match answer {
         Answer::Complete(data) => (Ending::complete(lease, data), None),
-        Answer::Retry(error) => (failed(lease, claimed.retry, claimed.retry_count, &error), Some(error)),
+        Answer::Retry(error) => (failed(lease, terms.retry, terms.retry_count, &error), Some(error)),
         Answer::Fail(error) => (Ending::fail(lease, &error), Some(error)),
         Answer::Snooze(delay, reason) => (Ending::snooze(lease, delay, &reason), None),
         Answer::Cancel(reason) => (Ending::cancel(lease, &reason), None),
@@ -178,9 +222,16 @@ fn failed(lease: Lease, rule: RetryRule, retry_count: u32, error: &str) -> Endin
 }
 
 /// One line per attempt; inputs and results are nobody's business here.
-fn report(claimed: &Claimed, ending: &str, verdict: Verdict, took: Option<Duration>, error: Option<&str>) {
-    let Claimed { lease, attempt, task_type, .. } = claimed;
-    let (task_id, task_type) = (lease.id, task_type.as_str());
+fn report(
+    task_id: Uuid,
+    terms: &Terms,
+    ending: &str,
+    verdict: Verdict,
+    took: Option<Duration>,
+    error: Option<&str>,
+) {
+    let Terms { attempt, task_type, .. } = terms;
+    let task_type = task_type.as_str();
     let ms = took.map(|took| took.as_millis());
     match (verdict, error) {
         (Verdict::Stale, _) => {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 use tokio::time::sleep;
 
+use super::execute::Ended;
 use crate::queue::{Ending, Queue, Verdict};
 
 /// Endings of one statement: beyond this a batch gains nothing.
@@ -14,7 +16,7 @@ const MAX_BATCH: usize = 1_000;
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-type Request = (Ending, oneshot::Sender<Verdict>);
+type Request = (Ending, Ended);
 
 /// Where attempts hand in their endings.
 #[derive(Clone)]
@@ -23,19 +25,17 @@ pub(super) struct Finisher(mpsc::UnboundedSender<Request>);
 impl Finisher {
     /// Starts on the current runtime; it ends when the last clone is gone.
     pub(super) fn start(queue: Queue) -> Self {
-        // Unbounded, and bounded all the same: an attempt has one ending and waits for its verdict.
+        // Unbounded, and bounded all the same: an attempt has one ending and is in hand until its verdict is in.
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(run(queue, receiver));
         Self(sender)
     }
 
-    /// Writes the ending down and waits for the verdict, for as long as it takes: an outcome is never given up.
-    pub(super) async fn end(&self, ending: Ending) -> Verdict {
-        let (sender, receiver) = oneshot::channel();
-        if self.0.send((ending, sender)).is_err() {
-            return Verdict::Refused;
+    /// Has the ending written down, however long it takes, and the attempt settled then: an outcome is never given up.
+    pub(super) fn end(&self, ending: Ending, ended: Ended) {
+        if let Err(SendError((_, ended))) = self.0.send((ending, ended)) {
+            ended.settle(Verdict::Refused);
         }
-        receiver.await.unwrap_or(Verdict::Refused)
     }
 }
 
@@ -56,15 +56,17 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
                 batch.push(request);
             }
         }
-        let (endings, replies): (Vec<Ending>, Vec<oneshot::Sender<Verdict>>) = batch.drain(..).unzip();
+        let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.drain(..).unzip();
         let verdicts = end_at_last(&queue, &endings).await;
-        for ((ending, reply), verdict) in endings.into_iter().zip(replies).zip(verdicts) {
+        let mut settled = Vec::with_capacity(verdicts.len());
+        for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
             match verdict {
-                Verdict::Locked => batch.push((ending, reply)),
-                // Whoever asked may be gone; the ending stands all the same.
-                verdict => drop(reply.send(verdict)),
+                Verdict::Locked => batch.push((ending, ended)),
+                verdict => settled.push((ended, verdict)),
             }
         }
+        // Beside the next batch, which does not wait for log lines to be written.
+        tokio::spawn(async move { settled.into_iter().for_each(|(ended, verdict)| ended.settle(verdict)) });
     }
 }
 

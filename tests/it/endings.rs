@@ -323,7 +323,7 @@ async fn a_large_input_is_not_copied_into_the_log() {
     let text = "x".repeat(10_000);
     bench.queue.enqueue_one(NewTask::new("a", json!({ "text": text }))).await.expect("a task");
     let claimed = bench.queue.claim(&["a".to_owned()], 1).await.expect("a claim").remove(0);
-    bench.end(Ending::complete(claimed.lease, json!(1)).with_oversize(claimed.oversize)).await;
+    bench.end(Ending::complete(claimed.lease, json!(1)).with_oversize(claimed.terms.oversize)).await;
     let input: Value = bench.log(claimed.lease, "input_data").await;
     assert_eq!(input, json!({ "truncated": true, "sizeBytes": 10_012 }));
 }

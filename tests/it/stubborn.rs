@@ -192,7 +192,7 @@ async fn an_input_of_many_megabytes_is_not_carried_about_and_its_task_fails_alon
         ["column context_json cannot be read: 20000009 bytes, at most 16777216 can be worked on"]
     );
     assert_eq!(
-        (claimed.len(), claimed.iter().filter_map(|claimed| claimed.oversize).sum::<i64>()),
+        (claimed.len(), claimed.iter().filter_map(|claimed| claimed.terms.oversize).sum::<i64>()),
         (2, 20_000_009)
     );
 }
