@@ -30,7 +30,7 @@ pub(super) async fn dispatch(
             () = sleep(patience.saturating_sub(attempt.ticket.claimed_at.elapsed())) => None,
         };
         let engine = engine.clone();
-        // Not awaited here: whoever winds the scope up waits until nothing is in hand.
+        // Its end is not awaited here: whoever winds the scope up waits until nothing is in hand.
         match slot {
             Some(slot) => attempt.start(engine, slot),
             None => attempt.release(engine),

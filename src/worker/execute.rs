@@ -100,9 +100,10 @@ impl Ticket {
         }
         self.held.started(self.terms.timeout);
         let services = engine.services.fenced(self.held.fence.clone());
+        let code = handler.run(task, services);
         Ok(tokio::spawn(async move {
             let began = Instant::now();
-            let outcome = handler.run(task, services).await;
+            let outcome = code.await;
             (outcome, began.elapsed())
         }))
     }

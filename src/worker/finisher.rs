@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use super::execute::Ended;
 use crate::queue::{Ending, Queue, Verdict};
 
-/// Endings of one statement: beyond this a batch gains nothing.
-const MAX_BATCH: usize = 1_000;
+/// Endings of one statement: beyond this a batch gains nothing, and the tasks that are claimed meanwhile come later.
+const MAX_BATCH: usize = 500;
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));

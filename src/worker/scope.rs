@@ -15,6 +15,8 @@ pub(super) struct Scope {
     /// What runs is cut short and given back.
     pub(super) cut: CancellationToken,
     in_hand: AtomicUsize,
+    /// Whoever waits for fewer tasks in hand is told when there are no more than this.
+    awaited: AtomicUsize,
     changed: Notify,
     tally: Tally,
 }
@@ -49,6 +51,7 @@ impl Scope {
             stop,
             cut,
             in_hand: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(0),
             changed: Notify::new(),
             tally: Tally::default(),
         })
@@ -56,17 +59,18 @@ impl Scope {
 
     /// Counts one more task.
     pub(super) fn take(self: &Arc<Self>) -> InHand {
-        self.in_hand.fetch_add(1, Ordering::AcqRel);
+        self.in_hand.fetch_add(1, Ordering::SeqCst);
         InHand(self.clone())
     }
 
     /// Tasks claimed and without a verdict.
     pub(super) fn in_hand(&self) -> usize {
-        self.in_hand.load(Ordering::Acquire)
+        self.in_hand.load(Ordering::SeqCst)
     }
 
     /// Waits until at most `most` tasks are in hand.
     pub(super) async fn at_most(&self, most: usize) {
+        self.awaited.store(most, Ordering::SeqCst);
         loop {
             let changed = self.changed.notified();
             if self.in_hand() <= most {
@@ -106,8 +110,10 @@ impl Scope {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::AcqRel);
+        let left = self.0.in_hand.fetch_sub(1, Ordering::SeqCst) - 1;
         // One waits at the most: the poller of the scope, or whoever winds it up.
-        self.0.changed.notify_one();
+        if left <= self.0.awaited.load(Ordering::SeqCst) {
+            self.0.changed.notify_one();
+        }
     }
 }
