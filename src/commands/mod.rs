@@ -82,7 +82,9 @@ pub fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result = match runtime {
         // In a task, and not on this thread: the loop would be a thread more, to be woken for every claim.
-        Ok(runtime) => runtime.block_on(runtime.spawn(dispatch(cli))).unwrap_or_else(|panic| Err(panic.into())),
+        Ok(runtime) => {
+            runtime.block_on(runtime.spawn(dispatch(cli))).unwrap_or_else(|panic| Err(panic.into()))
+        }
         Err(error) => Err(error.into()),
     };
     match result {

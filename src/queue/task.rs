@@ -148,9 +148,7 @@ impl Claimed {
             waited: Duration::try_from_secs_f64(waited.max(0.0)).unwrap_or_default(),
             oversize: match &text {
                 Ok(text) => content::oversize(text),
-                Err(_) => {
-                    column_of::<Option<i32>>(row, column::CONTEXT_BYTES).ok().flatten().map(i64::from)
-                }
+                Err(_) => column_of::<Option<i32>>(row, column::CONTEXT_BYTES).ok().flatten().map(i64::from),
             },
         };
         let task = text.and_then(|text| decode_task(row, lease.id, text, &terms));
@@ -190,6 +188,10 @@ fn context_of(row: &Row) -> Result<&str, Undecodable> {
 }
 
 fn column_of<'a, T: FromSql<'a>>(row: &'a Row, (place, column): Column) -> Result<T, Undecodable> {
-    debug_assert_eq!(row.columns()[place].name(), column, "claim_answer.sql has its columns in another order");
+    debug_assert_eq!(
+        row.columns()[place].name(),
+        column,
+        "claim_answer.sql has its columns in another order"
+    );
     row.try_get(place).map_err(|error| Undecodable { column, reason: crate::telemetry::chain(&error) })
 }

@@ -6,16 +6,13 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
 use super::company::Membership;
 use super::engine::Engine;
 use super::leases::{Held, STUCK_AFTER, Stop};
 use super::scope::{InHand, Scope};
 use crate::handler::{Answer, Outcome};
-use crate::queue::{
-    Ending, Lease, Retry, RetryRule, Task, Terms, Undecodable, Verb, Verdict, retry_or_fail,
-};
+use crate::queue::{Ending, Lease, Retry, RetryRule, Task, Terms, Undecodable, Verb, Verdict, retry_or_fail};
 use crate::telemetry::metrics::{EndingLabel, TypeLabel};
 
 /// A claimed task that has not started.
@@ -71,7 +68,7 @@ impl Attempt {
         tokio::spawn(async move {
             let end = match code {
                 Ok(code) => ticket.watch(code).await,
-                Err(end) => end,
+                Err(end) => *end,
             };
             let took = match end {
                 End::Answered(_, took) => took,
@@ -92,11 +89,12 @@ impl Attempt {
 }
 
 impl Ticket {
-    fn run(&self, engine: &Engine, task: Result<Task, Undecodable>) -> Result<Code, End> {
-        let task = task.map_err(|unreadable| End::Unreadable(unreadable.to_string()))?;
-        let handler = engine.registry.get(&task.task_type).ok_or(End::Stopped(Stop::Released))?;
+    fn run(&self, engine: &Engine, task: Result<Task, Undecodable>) -> Result<Code, Box<End>> {
+        let task = task.map_err(|unreadable| Box::new(End::Unreadable(unreadable.to_string())))?;
+        let handler =
+            engine.registry.get(&task.task_type).ok_or_else(|| Box::new(End::Stopped(Stop::Released)))?;
         if let Some(stop) = self.held.stopped_already() {
-            return Err(End::Stopped(stop));
+            return Err(Box::new(End::Stopped(stop)));
         }
         self.held.started(self.terms.timeout);
         let services = engine.services.fenced(self.held.fence.clone());
@@ -152,9 +150,9 @@ impl Ticket {
 impl Ended {
     /// Does what follows from the verdict.
     pub(super) fn settle(self, verdict: Verdict) {
-        let Self { engine, ticket, verb, took, error } = self;
+        self.report(verdict);
+        let Self { engine, ticket, verb, .. } = self;
         let Ticket { terms, held, scope, membership, in_hand, .. } = *ticket;
-        report(held.lease.id, &terms, verb.name(), verdict, took, error.as_deref());
         if verdict != Verdict::Refused {
             engine.leases.let_go(held.lease);
         }
@@ -179,6 +177,23 @@ impl Ended {
         }
         drop((membership, in_hand));
     }
+
+    /// One line per attempt; inputs and results are nobody's business here.
+    fn report(&self, verdict: Verdict) {
+        let Terms { attempt, task_type, .. } = &self.ticket.terms;
+        let (task_id, task_type) = (self.ticket.held.lease.id, task_type.as_str());
+        let ending = self.verb.name();
+        let ms = self.took.map(|took| took.as_millis());
+        match (verdict, self.error.as_deref()) {
+            (Verdict::Stale, _) => {
+                tracing::warn!(%task_id, task_type, attempt, ending, "late: another attempt owns the task, nothing written");
+            }
+            (_, Some(error)) => {
+                tracing::warn!(%task_id, task_type, attempt, ending, ms, error, "task {ending}: {error}");
+            }
+            _ => tracing::info!(%task_id, task_type, attempt, ending, ms, "task {ending}"),
+        }
+    }
 }
 
 impl End {
@@ -199,9 +214,7 @@ fn decide(lease: Lease, terms: &Terms, end: End) -> (Ending, Option<String>) {
         End::Answered(outcome, _) => (outcome.verdict, outcome.usage),
         End::Unreadable(error) => (Answer::Fail(error), None),
         End::Panicked(message) => (Answer::Retry(format!("the handler panicked: {message}")), None),
-        End::TimedOut => {
-            (Answer::Retry(format!("timed out after {} s", terms.timeout.as_secs_f64())), None)
-        }
+        End::TimedOut => (Answer::Retry(format!("timed out after {} s", terms.timeout.as_secs_f64())), None),
         End::Stopped(Stop::Cancelled) => (Answer::Cancel("cancelled while running".to_owned()), None),
         End::Stopped(Stop::LeaseLost | Stop::Released) => return (Ending::release(lease), None),
     };
@@ -219,29 +232,6 @@ fn failed(lease: Lease, rule: RetryRule, retry_count: u32, error: &str) -> Endin
     match retry_or_fail(rule, retry_count) {
         Retry::After(delay) => Ending::retry(lease, error, delay),
         Retry::Never => Ending::fail(lease, error),
-    }
-}
-
-/// One line per attempt; inputs and results are nobody's business here.
-fn report(
-    task_id: Uuid,
-    terms: &Terms,
-    ending: &str,
-    verdict: Verdict,
-    took: Option<Duration>,
-    error: Option<&str>,
-) {
-    let Terms { attempt, task_type, .. } = terms;
-    let task_type = task_type.as_str();
-    let ms = took.map(|took| took.as_millis());
-    match (verdict, error) {
-        (Verdict::Stale, _) => {
-            tracing::warn!(%task_id, task_type, attempt, ending, "late: another attempt owns the task, nothing written");
-        }
-        (_, Some(error)) => {
-            tracing::warn!(%task_id, task_type, attempt, ending, ms, error, "task {ending}: {error}");
-        }
-        _ => tracing::info!(%task_id, task_type, attempt, ending, ms, "task {ending}"),
     }
 }
 

@@ -66,7 +66,11 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
             }
         }
         // Beside the next batch, which does not wait for log lines to be written.
-        tokio::spawn(async move { settled.into_iter().for_each(|(ended, verdict)| ended.settle(verdict)) });
+        tokio::spawn(async move {
+            for (ended, verdict) in settled {
+                ended.settle(verdict);
+            }
+        });
     }
 }
 
