@@ -1,4 +1,5 @@
--- Picks and locks what the next claim takes: at most `lim` due tasks of `types`, urgent first, then oldest first.
+-- Picks and locks what the next claim takes: at most `lim` due tasks of `types`, urgent first, then oldest first. Answers
+-- the places of the rows. `types` names no type twice.
 --
 -- Shape. The index agent_tasks_due holds one lane per (task_type, rank). For each rank, from urgent to low, the heads
 -- of the lanes are read and merged by scheduled_for; once `lim` rows are locked, lower ranks are never looked at. A
@@ -19,37 +20,29 @@
 -- * A short answer is not an empty queue (others may hold the heads of the lanes): ask next_due before sleeping.
 --
 -- Versioned: processes of two releases run side by side during a rollout, so a changed function gets a new name.
-create or replace function agent_tasks_due_v1(types text[], lim integer) returns table (task_id uuid, place tid)
+create or replace function agent_tasks_due_v1(types text[], lim integer) returns tid[]
 language plpgsql
-rows 100
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_material = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
     slack integer := 10 + lim / 8;
-    lanes text[];
     offered bigint;
-    ids uuid[];
     places tid[];
     taken tid[] := '{}';
 begin
-    select array_agg(distinct wanted.task_type) into lanes
-    from unnest(types) as wanted (task_type)
-    where not exists (
-        select from task_types where task_types.task_type = wanted.task_type and task_types.paused
-    );
-
     loop
         with candidate as materialized (
             select head.place
             from (values (0), (1), (2), (3)) as ranks (rank)
             cross join lateral (
                 select pending.ctid as place, pending.scheduled_for, pending.id
-                from unnest(lanes) as lane (task_type)
+                from unnest(types) as lane (task_type)
                 cross join lateral (
                     select task.ctid, task.scheduled_for, task.id
                     from agent_tasks task
@@ -62,13 +55,14 @@ begin
                     order by task.scheduled_for, task.id
                     limit lim + slack
                 ) pending
+                where not exists (select from task_types kind where kind.task_type = lane.task_type and kind.paused)
                 order by pending.scheduled_for, pending.id
                 limit lim + slack
             ) head
             limit lim + slack
         ),
         locked as materialized (
-            select task.id, task.ctid as place
+            select task.ctid as place
             from candidate
             join agent_tasks task on task.ctid = candidate.place
             where task.status || '' = 'pending'
@@ -77,15 +71,13 @@ begin
             limit lim - cardinality(taken)
             for no key update of task skip locked
         )
-        select array_agg(locked.id), array_agg(locked.place), (select count(*) from candidate)
-        into ids, places, offered
-        from locked;
-        return query select * from unnest(ids, places);
-        taken := taken || coalesce(places, '{}');
+        select array_agg(locked.place), (select count(*) from candidate) into places, offered from locked;
+        taken := taken || places;
         -- Short, and the list was not cut: there is nothing behind what others hold.
         exit when cardinality(taken) >= lim or offered < lim + slack or slack >= 10000;
         slack := slack * 32;
     end loop;
+    return taken;
 end
 $function$;
 

@@ -12,7 +12,7 @@ use super::retry::RetryRule;
 use super::{Rules, content};
 use crate::db::DbError;
 
-/// The largest input that a claim reads, in bytes; `claim_answer.sql` has the same number.
+/// The largest input that a claim reads, in bytes; `0010_take.sql` has the same number.
 const MAX_INPUT: usize = 16 * 1024 * 1024;
 
 /// The right to end one attempt at one task.
@@ -89,7 +89,7 @@ pub struct Undecodable {
 }
 
 impl Claimed {
-    /// Reads a row of `claim_answer.sql`.
+    /// Reads a row of `0010_take.sql`.
     pub(super) fn decode(row: &Row, rules: &Rules) -> Result<Self, DbError> {
         let get_positive = |column: &'static str| -> Option<u32> {
             let number = column_of::<Option<i32>>(row, column).ok().flatten()?;
@@ -150,7 +150,7 @@ fn decode_task(
     })
 }
 
-/// The input as JSON text. `claim_answer.sql` holds back what is too large to be carried about.
+/// The input as JSON text. `0010_take.sql` holds back what is too large to be carried about.
 fn context_of(row: &Row) -> Result<String, Undecodable> {
     let unreadable = |reason| Undecodable { column: "context_json", reason };
     match column_of::<Option<String>>(row, "context_json")? {
