@@ -1,0 +1,3 @@
+//! The scenarios: one file each, with its options and its table.
+
+pub(crate) mod drain;
