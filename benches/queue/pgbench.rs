@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use tokio::time::{Instant, timeout};
 
 use crate::db::Db;
+use crate::files;
 use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -35,7 +36,7 @@ pub(crate) struct Done {
 
 /// Runs a script, with unnamed statements as the product does.
 pub(crate) async fn run(server: &Server, db: &Db, script: Script<'_>) -> anyhow::Result<Done> {
-    let file = std::env::temp_dir().join(format!("tp-pgbench-{}.sql", uuid::Uuid::new_v4().simple()));
+    let file = files::scratch("pgbench");
     std::fs::write(&file, script.text).with_context(|| file.display().to_string())?;
     let result = run_file(server, db, script, &file).await;
     std::fs::remove_file(&file)?;

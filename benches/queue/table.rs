@@ -14,7 +14,7 @@ pub(crate) struct Table {
 struct Row {
     variant: String,
     /// The variant that this one is compared with.
-    base: Option<&'static str>,
+    base: Option<String>,
     samples: Vec<Sample>,
 }
 
@@ -29,16 +29,20 @@ impl Table {
     }
 
     /// Adds a run whose first figure is to be compared with that of another variant in the same round.
-    pub(crate) fn add_beside(&mut self, base: &'static str, variant: &str, sample: Sample) {
+    pub(crate) fn add_beside(&mut self, base: &str, variant: &str, sample: Sample) {
         self.add_run(variant, Some(base), sample);
     }
 
-    fn add_run(&mut self, variant: &str, base: Option<&'static str>, sample: Sample) {
+    fn add_run(&mut self, variant: &str, base: Option<&str>, sample: Sample) {
         let (name, figure) = sample[0];
         eprintln!("  {variant}: {} {name}", number(figure));
         match self.rows.iter_mut().find(|row| row.variant == variant) {
             Some(row) => row.samples.push(sample),
-            None => self.rows.push(Row { variant: variant.to_owned(), base, samples: vec![sample] }),
+            None => self.rows.push(Row {
+                variant: variant.to_owned(),
+                base: base.map(str::to_owned),
+                samples: vec![sample],
+            }),
         }
     }
 
@@ -91,7 +95,7 @@ impl Table {
 
     /// The median over the rounds, of what ran close to each other.
     fn ratio(&self, row: &Row) -> Option<String> {
-        let base = self.rows.iter().find(|other| Some(other.variant.as_str()) == row.base)?;
+        let base = self.rows.iter().find(|other| Some(&other.variant) == row.base.as_ref())?;
         let ratios = row.samples.iter().zip(&base.samples).map(|(sample, base)| sample[0].1 / base[0].1);
         median(ratios.collect()).map(|ratio| format!("{ratio:.2} {}", base.variant))
     }

@@ -56,6 +56,7 @@ impl Worker {
             .env("DATABASE_URL", db.url())
             .env("PORT", port.to_string())
             .env("RUST_LOG", "warn")
+            .env("LOG_FORMAT", "pretty")
             .env("API_KEYS", KEY)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
