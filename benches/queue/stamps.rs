@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use futures_util::future::try_join_all;
 use task_processor::app::{App, Doors};
 use task_processor::config::Config;
 use task_processor::{Handler, Outcome, Registry, Services, Task};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::db::Db;
 use crate::drain::until_done;
@@ -22,6 +23,9 @@ use crate::worker::{Settings, Worker};
 
 /// The argument that makes this program a worker that notes when its handler is entered.
 pub(crate) const COMMAND: &str = "stamping-worker";
+
+/// Connections that take turns, so that a slow commit does not hold up the stream.
+const WRITERS: usize = 8;
 
 /// `echo`, with a note of the moment.
 struct Stamp(Arc<Mutex<BufWriter<File>>>);
@@ -114,21 +118,28 @@ impl Stream {
         Self { every, rows, lasts }
     }
 
-    /// Adds the rows: when the commit of each was acknowledged, in nanoseconds, at its number. A statement that is late
-    /// makes none of the others later.
+    /// Adds the rows: when the commit of each was acknowledged, in nanoseconds. A statement that is late makes none of
+    /// the others later, as long as not all writers are late.
     pub(crate) async fn pour(self, db: &Db) -> anyhow::Result<Vec<u64>> {
-        let client = db.another().await?;
-        let mut commits = Vec::new();
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let end = Instant::now() + self.lasts;
-        while ticks.tick().await < end {
-            let next = u32::try_from(commits.len())? + 1;
-            client.batch_execute(&DUE.insert(next, self.rows)).await?;
-            commits.resize(commits.len() + self.rows as usize, now());
-            db.count(1);
+        let statements = u32::try_from(self.lasts.as_nanos() / self.every.as_nanos())?;
+        let mut writers = Vec::new();
+        for _ in 0..WRITERS {
+            writers.push(db.another().await?);
         }
-        Ok(commits)
+        let began = Instant::now();
+        let written = (0..).zip(&writers).map(|(first, client)| async move {
+            let mut commits = Vec::new();
+            for statement in (first..statements).step_by(WRITERS) {
+                sleep_until(began + self.every * statement).await;
+                client.batch_execute(&DUE.insert(statement * self.rows + 1, self.rows)).await?;
+                commits.push((statement, now()));
+            }
+            anyhow::Ok(commits)
+        });
+        let mut commits = try_join_all(written).await?.concat();
+        commits.sort_unstable();
+        db.count(statements);
+        Ok(commits.into_iter().flat_map(|(_, moment)| (0..self.rows).map(move |_| moment)).collect())
     }
 }
 

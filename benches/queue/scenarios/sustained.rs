@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use tokio::time::{Instant, interval};
+use tokio::time::interval;
 
 use crate::db::Db;
 use crate::files;
@@ -68,13 +68,12 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     let mut stamped = Stamped::start(&db, RETAINING).await?;
     server.settle().await?;
     let meter = Meter::begin(server, &db, std::slice::from_ref(&stamped.worker)).await?;
-    let (began, clock) = (now(), Instant::now());
+    let began = now();
     let lasts = Duration::from_secs(args.seconds);
     let stream = Stream::of(args.rate, lasts);
     let (commits, looks) =
         tokio::try_join!(stream.pour(&db), look_around(&db, lasts, Duration::from_secs(args.every)))?;
     stamped.until_nothing_is_left(&db).await?;
-    let time = clock.elapsed();
     let cost = meter.read(std::slice::from_ref(&stamped.worker)).await?;
     let starts = stamped.stop().await?;
     let transactions = meter.transactions().await?;
@@ -97,7 +96,8 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
         table.add(variant, summary(points));
     }
     let mut whole = Waits::of(pairs.iter().copied()).columns();
-    whole.push(("added/s", added / time.as_secs_f64()));
+    let poured = Duration::from_nanos(commits.iter().max().unwrap_or(&began) - began);
+    whole.push(("added/s", added / poured.as_secs_f64()));
     whole.extend(cost.per_task(added, transactions));
     table.add("all", whole);
     Ok(table)
