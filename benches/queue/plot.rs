@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::table::number;
+
 const WIDTH: f64 = 800.0;
 const PANEL: f64 = 140.0;
 const LEFT: f64 = 70.0;
@@ -46,7 +48,12 @@ fn panel(text: &mut String, curve: &Curve, top: f64) {
     let parts = [
         format!("<text x=\"{LEFT}\" y=\"{}\">{}</text>", top + 12.0, curve.name),
         format!("<path d=\"M{LEFT} {highest}V{bottom}H{right}\" fill=\"none\" stroke=\"#888\"/>"),
-        format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{most:.3}</text>", LEFT - 5.0, highest + 4.0),
+        format!(
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            LEFT - 5.0,
+            highest + 4.0,
+            number(most)
+        ),
         format!("<text x=\"{}\" y=\"{bottom}\" text-anchor=\"end\">0</text>", LEFT - 5.0),
         format!("<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{end:.0} s</text>", bottom + 15.0),
         format!(

@@ -36,7 +36,7 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
             load::fill(db, &rows, tasks).await
         };
         let db = server.copy_of("yardstick", fill).await?;
-        table.add("yardstick", yardstick::drain(server, &db, tasks).await?);
+        table.add_beside("yardstick", "yardstick", yardstick::drain(server, &db, tasks).await?);
         server.remove(db).await?;
     }
     Ok(table)
