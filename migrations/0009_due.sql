@@ -13,6 +13,9 @@
 -- Details that matter:
 -- * Candidates are read without locks and locked afterwards, in order, under the limit: a row locked is a row claimed.
 -- * `no key`: an insert elsewhere that refers to a task by a foreign key neither waits for a claim nor hides the task.
+-- * Large claims queue up for a moment, each until the one before it has committed: side by side they would read, lock and
+--   skip what the others are taking (measured: four processes at once cost Postgres twice the CPU per task). It is a
+--   courtesy and not a lock: nobody waits longer than `lock_timeout` says, and small claims do not wait at all.
 -- * `skip locked` may meet rows that another process is claiming right now, so `slack` more than asked are offered, and
 --   many times that if too many of them were locked and more is there.
 -- * The join back goes by `ctid`, the place of the row version that this very statement sees: no index is descended
@@ -31,11 +34,22 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
 declare
+    patience constant text := current_setting('lock_timeout');
     slack integer := 10 + lim / 8;
     offered bigint;
     places tid[];
     taken tid[] := '{}';
 begin
+    if lim >= 50 then
+        begin
+            perform set_config('lock_timeout', '250ms', true);
+            perform pg_advisory_xact_lock(hashtextextended('agent_tasks_due', 'agent_tasks'::regclass::oid::bigint));
+            perform set_config('lock_timeout', patience, true);
+        exception when lock_not_available then
+            null;
+        end;
+    end if;
+
     loop
         with candidate as materialized (
             select head.place

@@ -84,7 +84,7 @@ async fn claims(server: &Server, db: &Db) -> anyhow::Result<Sample> {
          from pg_stat_statements
          where dbid = (select oid from pg_database where datname = '{}')
              and userid <> 'meter'::regrole
-             and query ~ 'claimed_by *= *[$]'",
+             and query ~ 'agent_tasks_take_v1'",
         db.name()
     );
     let rows = server.admin().query_typed(&sql, &[]).await?;
