@@ -1,5 +1,6 @@
 -- Picks and locks what the next claim takes: at most `lim` due tasks of `types`, urgent first, then oldest first. Answers
--- the places of the rows. `types` names no type twice.
+-- the places of the rows. `types` names no type twice. With `reach`, only what became due in the last `reach` seconds is
+-- looked at (src/worker/horizon.rs).
 --
 -- Shape. The index agent_tasks_due holds one lane per (task_type, rank). For each rank, from urgent to low, the heads
 -- of the lanes are read and merged by scheduled_for; once `lim` rows are locked, lower ranks are never looked at. A
@@ -23,7 +24,7 @@
 -- * A short answer is not an empty queue (others may hold the heads of the lanes): ask next_due before sleeping.
 --
 -- Versioned: processes of two releases run side by side during a rollout, so a changed function gets a new name.
-create or replace function agent_tasks_due_v1(types text[], lim integer) returns tid[]
+create or replace function agent_tasks_due_v1(types text[], lim integer, reach double precision) returns tid[]
 language plpgsql
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -35,6 +36,9 @@ set plan_cache_mode = force_generic_plan
 as $function$
 declare
     patience constant text := current_setting('lock_timeout');
+    since constant timestamptz := case
+        when reach is null then '-infinity' else statement_timestamp() - make_interval(secs => reach)
+    end;
     slack integer := 10 + lim / 8;
     offered bigint;
     places tid[];
@@ -65,7 +69,7 @@ begin
                         and task.task_type = lane.task_type
                         and (case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
                             = ranks.rank
-                        and task.scheduled_for <= statement_timestamp()
+                        and task.scheduled_for between since and statement_timestamp()
                     order by task.scheduled_for, task.id
                     limit lim + slack
                 ) pending
@@ -99,9 +103,9 @@ do $migration$
 declare
     api_role text;
 begin
-    revoke all on function agent_tasks_due_v1(text[], integer) from public;
+    revoke all on function agent_tasks_due_v1(text[], integer, double precision) from public;
     for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
-        execute format('revoke all on function agent_tasks_due_v1(text[], integer) from %I', api_role);
+        execute format('revoke all on function agent_tasks_due_v1(text[], integer, double precision) from %I', api_role);
     end loop;
 end
 $migration$;

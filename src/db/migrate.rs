@@ -104,7 +104,7 @@ with ours as (
     select
         to_regclass('task_processor_migrations')::oid as history,
         to_regclass('agent_tasks')::oid as tasks,
-        to_regprocedure('agent_tasks_due_v1(text[], integer)')::oid as due,
+        to_regprocedure('agent_tasks_due_v1(text[], integer, double precision)')::oid as due,
         to_regprocedure('agent_tasks_take_v1(double precision, text, tid[])')::oid as take
 )
 select

@@ -17,13 +17,13 @@ macro_rules! claim {
     };
 }
 
-const CLAIM: &str = claim!("agent_tasks_due_v1($3, $4)");
+const CLAIM: &str = claim!("agent_tasks_due_v1($3, $4, $5)");
 
 /// The ids that `CLAIM` would take. It changes nothing.
 const PICK: &str = "
     select task.id
     from agent_tasks task
-    where task.ctid = any ((select agent_tasks_due_v1($1, $2))::tid[])
+    where task.ctid = any ((select agent_tasks_due_v1($1, $2, null))::tid[])
     order by
         case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end,
         task.scheduled_for,
@@ -105,9 +105,22 @@ pub enum NotClaimed {
 impl Queue {
     /// Claims at most `limit` due tasks of `types`, in order of service.
     pub async fn claim(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
+        self.claim_within(types, limit, None).await
+    }
+
+    /// The same; with `reach`, only of tasks that became due within that time before now.
+    pub async fn claim_within(
+        &self,
+        types: &[String],
+        limit: usize,
+        reach: Option<Duration>,
+    ) -> Result<Vec<Claimed>, DbError> {
         if self.stubborn.ids().is_empty() {
             let most = i32::try_from(limit).unwrap_or(i32::MAX);
-            match self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&most, Type::INT4)]).await {
+            let reach = reach.map(|reach| reach.as_secs_f64());
+            let params: [Param<'_>; 3] =
+                [(&types, Type::TEXT_ARRAY), (&most, Type::INT4), (&reach, Type::FLOAT8)];
+            match self.claim_by(CLAIM, &params).await {
                 Err(error) if is_for_the_rows(&error) => {}
                 result => return result,
             }
@@ -144,8 +157,19 @@ impl Queue {
 
     /// When the next task that this process can run is due.
     pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
+        self.next_due_within(types, None).await
+    }
+
+    /// The same; with `reach`, leaving out ordinary tasks that became due longer ago.
+    pub async fn next_due_within(
+        &self,
+        types: &[String],
+        reach: Option<Duration>,
+    ) -> Result<NextDue, DbError> {
         let left_out = self.stubborn.ids();
-        let params: [Param<'_>; 2] = [(&types, Type::TEXT_ARRAY), (&left_out, Type::UUID_ARRAY)];
+        let reach = reach.map(|reach| reach.as_secs_f64());
+        let params: [Param<'_>; 3] =
+            [(&types, Type::TEXT_ARRAY), (&left_out, Type::UUID_ARRAY), (&reach, Type::FLOAT8)];
         let rows = self
             .db
             .claim_session(deadline::CLAIM)

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::appetite::Appetite;
 use super::engine::Engine;
 use super::execute::Attempt;
+use super::horizon::Horizon;
 use super::quiet::{Duty, Quiet, WINDOW};
 use super::scope::Scope;
 use crate::db::DbError;
@@ -60,6 +61,7 @@ pub(super) struct Poller {
     attempts: mpsc::UnboundedSender<Attempt>,
     appetite: Appetite,
     quiet: Quiet,
+    horizon: Horizon,
     backoff: Duration,
     contended: Duration,
     reserved: Option<Reserved>,
@@ -87,6 +89,7 @@ impl Poller {
             attempts,
             appetite,
             quiet: Quiet::default(),
+            horizon: Horizon::default(),
             backoff: BACKOFF.0,
             contended: CONTENDED.0,
             reserved: None,
@@ -199,8 +202,10 @@ impl Poller {
             }
         }
         let Some(membership) = engine.company.try_join() else { return Ok(Next::Pause(LOOK_AROUND)) };
-        let claim = engine.queue.claim(&engine.types, size);
+        let (reach, began) = (self.horizon.reach(), Instant::now());
+        let claim = engine.queue.claim_within(&engine.types, size, reach);
         let attempts = engine.claim(&self.scope, membership, claim).await?;
+        self.horizon.looked(reach, began, attempts.len() < size);
         let got = self.dispatch(attempts);
         self.quiet.looked(got > 0);
         if engine.config.poll_strict {
@@ -234,7 +239,7 @@ impl Poller {
 
     /// When something is due, suspects included.
     async fn next_due(&mut self) -> Result<NextDue, DbError> {
-        let due = self.engine.queue.next_due(&self.engine.types).await?;
+        let due = self.engine.queue.next_due_within(&self.engine.types, self.horizon.reach()).await?;
         if due.suspect != Some(Duration::ZERO) {
             self.suspects_looked_at = Instant::now();
         }
