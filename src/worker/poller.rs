@@ -207,16 +207,15 @@ impl Poller {
         let attempts = engine.claim(&self.scope, membership, claim).await?;
         self.horizon.looked(reach, began, attempts.len() < size);
         let got = self.dispatch(attempts);
-        self.quiet.looked(got > 0);
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
+        if self.quiet.found(got)
+            && let Err(error) = engine.queue.keep_quiet(WINDOW, got == size).await
+        {
+            tracing::debug!(%error, "inserts go on announcing themselves");
+        }
         if got == size {
-            if self.quiet.full_claim()
-                && let Err(error) = engine.queue.keep_quiet(WINDOW).await
-            {
-                tracing::debug!(%error, "inserts go on announcing themselves");
-            }
             return Ok(Next::Again);
         }
         let due = self.next_due().await?;

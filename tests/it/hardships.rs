@@ -152,7 +152,7 @@ async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
     ready(&app).await;
-    app.queue().keep_quiet(Duration::from_mins(1)).await.expect("quiet");
+    app.queue().keep_quiet(Duration::from_mins(1), false).await.expect("quiet");
     let client = connect(&db.direct_url()).await;
     let insert = "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 't', '{}')";
     client.batch_execute("begin").await.expect("begun");
