@@ -37,7 +37,8 @@ const MIGRATIONS: &[Migration] = migrations![
     "0007_index_unique_key.concurrent",
     "0008_index_log_context.concurrent",
     "0009_due",
-    "0010_announce",
+    "0010_take",
+    "0011_announce",
 ];
 
 const HISTORY: &str = "
@@ -103,14 +104,15 @@ with ours as (
     select
         to_regclass('task_processor_migrations')::oid as history,
         to_regclass('agent_tasks')::oid as tasks,
-        to_regprocedure('agent_tasks_due_v1(text[], integer)')::oid as due
+        to_regprocedure('agent_tasks_due_v1(text[], integer, double precision)')::oid as due,
+        to_regprocedure('agent_tasks_take_v1(double precision, text, tid[])')::oid as take
 )
 select
     history is null and tasks is null,
     history is null
         or (has_table_privilege(history, 'select')
             and coalesce(has_table_privilege(tasks, 'select') and has_table_privilege(tasks, 'update'), true)
-            and coalesce(has_function_privilege(due, 'execute'), true)),
+            and coalesce(has_function_privilege(due, 'execute') and has_function_privilege(take, 'execute'), true)),
     history is null or not (row_security_active(history) or coalesce(row_security_active(tasks), false)),
     current_user::text
 from ours";
@@ -125,7 +127,8 @@ pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
     if !granted {
         return Ok(SchemaState::Blind(format!(
             "role {role} may not work on the queue; as the owner run: grant select, insert, update, delete on all \
-             tables in schema public to {role}; grant execute on function agent_tasks_due_v1 to {role}"
+             tables in schema public to {role}; grant execute on function agent_tasks_due_v1, \
+             agent_tasks_take_v1 to {role}"
         )));
     }
     if !sees_rows {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::{Queue, deadline};
-use crate::db::{DbError, Lane};
+use crate::db::{DbError, Lane, Param};
 
 /// Something may be due: look.
 pub const WAKE_CHANNEL: &str = "agent_tasks";
@@ -13,7 +13,7 @@ pub const WAKE_CHANNEL: &str = "agent_tasks";
 pub const CANCEL_CHANNEL: &str = "agent_tasks_cancel";
 
 impl Queue {
-    /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0010_announce.sql`).
+    /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0011_announce.sql`).
     pub async fn announce(&self) -> Result<(), DbError> {
         let sql = "select pg_notify($1, '')::text";
         self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
@@ -21,13 +21,16 @@ impl Queue {
     }
 
     /// Lets inserts of the next while go unannounced. The caller promises to look again after that, and to announce
-    /// on behalf of whoever kept quiet.
-    pub async fn keep_quiet(&self, window: Duration) -> Result<(), DbError> {
+    /// on behalf of whoever kept quiet. With `more_due` there is more than the caller can take, and the others are told.
+    pub async fn keep_quiet(&self, window: Duration, more_due: bool) -> Result<(), DbError> {
         let sql = "
             update agent_tasks_wake
-            set quiet_until = greatest(quiet_until, clock_timestamp() + make_interval(secs => $1))";
+            set quiet_until = greatest(quiet_until, clock_timestamp() + make_interval(secs => $1))
+            returning case when $2 then pg_notify($3, '')::text end";
         let seconds = window.as_secs_f64();
-        self.db.query(Lane::Shared, deadline::CLAIM, sql, &[(&seconds, Type::FLOAT8)]).await?;
+        let params: [Param<'_>; 3] =
+            [(&seconds, Type::FLOAT8), (&more_due, Type::BOOL), (&WAKE_CHANNEL, Type::TEXT)];
+        self.db.query(Lane::Shared, deadline::CLAIM, sql, &params).await?;
         Ok(())
     }
 }

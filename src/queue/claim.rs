@@ -10,32 +10,27 @@ use super::task::Claimed;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
-/// A claim: what `picked` selects, and the column by which the rows to change are named there and in the table. By `ctid`
-/// no index is descended; by `id` a row is found even if somebody has changed it since the statement began.
+/// A claim: what has been picked and locked, an array of places, is taken (`migrations/0010_take.sql`).
 macro_rules! claim {
-    ($picked:expr, $name:literal) => {
-        concat!(
-            "with picked as materialized (",
-            $picked,
-            ")",
-            include_str!("claim_update.sql"),
-            "where task.",
-            $name,
-            " = any (array(select picked.",
-            $name,
-            " from picked))",
-            include_str!("claim_answer.sql")
-        )
+    ($places:expr) => {
+        concat!("select taken.* from agent_tasks_take_v1($1, $2, ", $places, ") taken")
     };
 }
 
-const CLAIM: &str = claim!("select due.place as ctid from agent_tasks_due_v1($3, $4) due", "ctid");
+const CLAIM: &str = claim!("agent_tasks_due_v1($3, $4, $5)");
 
 /// The ids that `CLAIM` would take. It changes nothing.
-const PICK: &str = "select due.task_id from agent_tasks_due_v1($1, $2) due";
+const PICK: &str = "
+    select task.id
+    from agent_tasks task
+    where task.ctid = any ((select agent_tasks_due_v1($1, $2, null))::tid[])
+    order by
+        case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end,
+        task.scheduled_for,
+        task.id";
 
 /// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
-const CLAIM_ALONE: &str = claim!(include_str!("suspect.sql"), "id");
+const CLAIM_ALONE: &str = claim!(concat!("array(select task.ctid", include_str!("suspect.sql"), ")"));
 
 /// The ids that `CLAIM_ALONE` would take one of.
 const PICK_ALONE: &str = "
@@ -51,21 +46,20 @@ const PICK_ALONE: &str = "
 
 /// Those of some picked tasks that are still due.
 const CLAIM_PICKED: &str = claim!(
-    "
-    select task.id
+    "array(
+    select task.ctid
     from agent_tasks task
     where task.id = any ($3::uuid[])
         and task.status || '' = 'pending'
         and task.scheduled_for <= statement_timestamp()
     order by task.id
-    for no key update of task skip locked",
-    "id"
+    for no key update of task skip locked)"
 );
 
 /// One task by name, due or not. A suspect is left to `CLAIM_ALONE`.
 const CLAIM_ONE: &str = claim!(
-    "
-    select task.id
+    "array(
+    select task.ctid
     from agent_tasks task
     where task.id = $4
         and task.status = 'pending'
@@ -73,8 +67,7 @@ const CLAIM_ONE: &str = claim!(
         and ($5 or task.scheduled_for <= statement_timestamp())
         and task.task_type = any ($3::text[])
         and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-    for no key update of task skip locked",
-    "id"
+    for no key update of task skip locked)"
 );
 
 /// When there will be something to claim.
@@ -112,9 +105,22 @@ pub enum NotClaimed {
 impl Queue {
     /// Claims at most `limit` due tasks of `types`, in order of service.
     pub async fn claim(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
+        self.claim_within(types, limit, None).await
+    }
+
+    /// The same; with `reach`, only of tasks that became due within that time before now.
+    pub async fn claim_within(
+        &self,
+        types: &[String],
+        limit: usize,
+        reach: Option<Duration>,
+    ) -> Result<Vec<Claimed>, DbError> {
         if self.stubborn.ids().is_empty() {
             let most = i32::try_from(limit).unwrap_or(i32::MAX);
-            match self.claim_by(CLAIM, &[(&types, Type::TEXT_ARRAY), (&most, Type::INT4)]).await {
+            let reach = reach.map(|reach| reach.as_secs_f64());
+            let params: [Param<'_>; 3] =
+                [(&types, Type::TEXT_ARRAY), (&most, Type::INT4), (&reach, Type::FLOAT8)];
+            match self.claim_by(CLAIM, &params).await {
                 Err(error) if is_for_the_rows(&error) => {}
                 result => return result,
             }
@@ -151,8 +157,19 @@ impl Queue {
 
     /// When the next task that this process can run is due.
     pub async fn next_due(&self, types: &[String]) -> Result<NextDue, DbError> {
+        self.next_due_within(types, None).await
+    }
+
+    /// The same; with `reach`, leaving out ordinary tasks that became due longer ago.
+    pub async fn next_due_within(
+        &self,
+        types: &[String],
+        reach: Option<Duration>,
+    ) -> Result<NextDue, DbError> {
         let left_out = self.stubborn.ids();
-        let params: [Param<'_>; 2] = [(&types, Type::TEXT_ARRAY), (&left_out, Type::UUID_ARRAY)];
+        let reach = reach.map(|reach| reach.as_secs_f64());
+        let params: [Param<'_>; 3] =
+            [(&types, Type::TEXT_ARRAY), (&left_out, Type::UUID_ARRAY), (&reach, Type::FLOAT8)];
         let rows = self
             .db
             .claim_session(deadline::CLAIM)

@@ -1,7 +1,8 @@
 -- Seconds until the next task that this process can run is due: not positive if one is due now, null if there is none.
 -- One index entry per lane of agent_tasks_due is read (see migrations/0009_due.sql for the lanes).
 --
--- $1 the task types, $2 the ids to leave out.
+-- $1 the task types, $2 the ids to leave out, $3 null, or how many seconds ago ordinary tasks must have become due at the
+-- most.
 with lanes as (
     select wanted.task_type
     from unnest($1::text[]) as wanted (task_type)
@@ -22,6 +23,8 @@ select
                 and pending.task_type = lanes.task_type
                 and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
                     = ranks.rank
+                and pending.scheduled_for
+                    >= coalesce(statement_timestamp() - make_interval(secs => $3::float8), '-infinity')
                 and pending.id <> all ($2::uuid[])
             order by pending.scheduled_for, pending.id
             limit 1

@@ -9,7 +9,7 @@ use super::{Queue, deadline};
 use crate::db::{DbError, Lane};
 
 const RESERVE: &str = concat!(
-    "with picked as materialized (",
+    "with picked as materialized (select task.id",
     include_str!("suspect.sql"),
     ")
     update agent_tasks task

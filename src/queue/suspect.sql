@@ -1,5 +1,4 @@
 -- One due task whose process died under it twice: it is run with no other in its process. $3 the task types.
-select task.id
 from agent_tasks task
 where task.status = 'pending'
     and task.crash_count >= 2

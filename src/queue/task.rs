@@ -12,7 +12,7 @@ use super::retry::RetryRule;
 use super::{Rules, content};
 use crate::db::DbError;
 
-/// The largest input that a claim reads, in bytes; `claim_answer.sql` has the same number.
+/// The largest input that a claim reads, in bytes; `0010_take.sql` has the same number.
 const MAX_INPUT: usize = 16 * 1024 * 1024;
 
 /// The right to end one attempt at one task.
@@ -95,7 +95,7 @@ pub struct Undecodable {
     pub reason: String,
 }
 
-/// The columns of `claim_answer.sql`: a name would be searched for in every row.
+/// The columns of `0010_take.sql`: a name would be searched for in every row.
 mod column {
     use super::Column;
 
@@ -124,7 +124,7 @@ mod column {
 type Column = (usize, &'static str);
 
 impl Claimed {
-    /// Reads a row of `claim_answer.sql`.
+    /// Reads a row of `0010_take.sql`.
     pub(super) fn decode(row: &Row, rules: &Rules) -> Result<Self, DbError> {
         let get_positive = |column| -> Option<u32> {
             let number = column_of::<Option<i32>>(row, column).ok().flatten()?;
@@ -175,7 +175,7 @@ fn decode_task(row: &Row, id: Uuid, context: &str, terms: &Terms) -> Result<Task
     })
 }
 
-/// The input as JSON text. `claim_answer.sql` holds back what is too large to be carried about.
+/// The input as JSON text. `0010_take.sql` holds back what is too large to be carried about.
 fn context_of(row: &Row) -> Result<&str, Undecodable> {
     let unreadable = |reason| Undecodable { column: "context_json", reason };
     match column_of::<Option<&str>>(row, column::CONTEXT_JSON)? {
@@ -188,10 +188,6 @@ fn context_of(row: &Row) -> Result<&str, Undecodable> {
 }
 
 fn column_of<'a, T: FromSql<'a>>(row: &'a Row, (place, column): Column) -> Result<T, Undecodable> {
-    debug_assert_eq!(
-        row.columns()[place].name(),
-        column,
-        "claim_answer.sql has its columns in another order"
-    );
+    debug_assert_eq!(row.columns()[place].name(), column, "0010_take.sql has its columns in another order");
     row.try_get(place).map_err(|error| Undecodable { column, reason: crate::telemetry::chain(&error) })
 }

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 const LARGEST: usize = 2_000;
 /// What is held is never more than what has lately been ended within this time.
 const PERIOD: Duration = Duration::from_millis(100);
+/// A claim is put off until there is room for the part of a period's tasks that this divides it by: small claims cost the
+/// database more, and slots stand empty meanwhile only if tasks are shorter than that.
+const SHARE: usize = 4;
 
 /// Decides how many claimed tasks this process holds at a time.
 ///
@@ -18,13 +21,16 @@ pub(super) struct Appetite {
     /// The size of one claim, where an operator has set it.
     fixed: Option<usize>,
     window: usize,
+    /// It is not worth a claim before there is room for so many.
+    worthwhile: usize,
     period_began: Instant,
     ended_before: u64,
 }
 
 impl Appetite {
     pub(super) fn new(concurrency: usize, fixed: Option<usize>) -> Self {
-        Self { concurrency, fixed, window: concurrency, period_began: Instant::now(), ended_before: 0 }
+        let period_began = Instant::now();
+        Self { concurrency, fixed, window: concurrency, worthwhile: 1, period_began, ended_before: 0 }
     }
 
     /// The seed's literal rate: so many at each poll, whether they can run yet or not.
@@ -43,7 +49,9 @@ impl Appetite {
         }
         let in_a_period = u128::from(ended - self.ended_before) * PERIOD.as_micros() / elapsed.as_micros();
         let most = LARGEST.min(self.fixed.unwrap_or(LARGEST)).max(self.concurrency);
-        self.window = usize::try_from(in_a_period).unwrap_or(LARGEST).clamp(self.concurrency, most);
+        let in_a_period = usize::try_from(in_a_period).unwrap_or(LARGEST);
+        self.window = in_a_period.clamp(self.concurrency, most);
+        self.worthwhile = (in_a_period / SHARE).clamp(1, self.window.div_ceil(2));
         self.period_began = Instant::now();
         self.ended_before = ended;
     }
@@ -54,9 +62,9 @@ impl Appetite {
         (in_hand <= self.room_at()).then(|| self.fixed.map_or(free, |size| free.min(size)))
     }
 
-    /// At most so many may be in hand for the next claim to be worth it: with a wide window, half of it.
+    /// At most so many may be in hand for the next claim to be worth it.
     pub(super) fn room_at(&self) -> usize {
-        if self.window > self.concurrency { self.window / 2 } else { self.window - 1 }
+        self.window - self.worthwhile
     }
 }
 

@@ -8,6 +8,7 @@ mod engine;
 mod execute;
 mod finisher;
 mod handle;
+mod horizon;
 mod leases;
 mod maintenance;
 mod poller;

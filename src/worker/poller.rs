@@ -10,9 +10,11 @@ use uuid::Uuid;
 use super::appetite::Appetite;
 use super::engine::Engine;
 use super::execute::Attempt;
+use super::horizon::Horizon;
 use super::quiet::{Duty, Quiet, WINDOW};
 use super::scope::Scope;
 use crate::db::DbError;
+use crate::queue::NextDue;
 
 /// Others hold what is due and will mostly have committed by then; if they have not, the wait doubles.
 const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -59,10 +61,13 @@ pub(super) struct Poller {
     attempts: mpsc::UnboundedSender<Attempt>,
     appetite: Appetite,
     quiet: Quiet,
+    horizon: Horizon,
     backoff: Duration,
     contended: Duration,
     reserved: Option<Reserved>,
     suspects_looked_at: Instant,
+    /// Nothing is known to be due, so the next step asks before it claims: the poll of an idle queue is one read.
+    ask_first: bool,
     slow_clock_told: bool,
 }
 
@@ -84,10 +89,12 @@ impl Poller {
             attempts,
             appetite,
             quiet: Quiet::default(),
+            horizon: Horizon::default(),
             backoff: BACKOFF.0,
             contended: CONTENDED.0,
             reserved: None,
             suspects_looked_at: Instant::now(),
+            ask_first: false,
             slow_clock_told: false,
         }
     }
@@ -106,7 +113,9 @@ impl Poller {
             // A wake-up since the last one is remembered: a task added while the table was looked at is not missed.
             tokio::select! {
                 () = self.wait(next, until) => {}
-                () = engine.wake.notified(), if until == Until::Stopped && matches!(next, Next::Idle(_)) => {}
+                () = engine.wake.notified(), if until == Until::Stopped && matches!(next, Next::Idle(_)) => {
+                    self.ask_first = false;
+                }
                 () = stop.cancelled() => break,
             }
         }
@@ -148,6 +157,8 @@ impl Poller {
         };
         if idle {
             let began = Instant::now();
+            self.ask_first =
+                longest == self.engine.config.polling_interval && !self.engine.config.poll_strict;
             sleep(longest).await;
             self.check_clock(longest, began.elapsed());
         } else {
@@ -178,6 +189,12 @@ impl Poller {
 
     async fn claim_and_look(&mut self, size: usize) -> Result<Next, DbError> {
         let engine = self.engine.clone();
+        if std::mem::take(&mut self.ask_first) {
+            let due = self.next_due().await?;
+            if due.soonest() != Some(Duration::ZERO) {
+                return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
+            }
+        }
         if self.reserved.is_some() || self.suspects_looked_at.elapsed() >= engine.config.polling_interval {
             self.suspects_looked_at = Instant::now();
             if let Some(next) = self.make_room_for_suspect().await? {
@@ -185,21 +202,23 @@ impl Poller {
             }
         }
         let Some(membership) = engine.company.try_join() else { return Ok(Next::Pause(LOOK_AROUND)) };
-        let claim = engine.queue.claim(&engine.types, size);
+        let (reach, began) = (self.horizon.reach(), Instant::now());
+        let claim = engine.queue.claim_within(&engine.types, size, reach);
         let attempts = engine.claim(&self.scope, membership, claim).await?;
+        self.horizon.looked(reach, began, attempts.len() < size);
         let got = self.dispatch(attempts);
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
+        if self.quiet.found(got)
+            && let Err(error) = engine.queue.keep_quiet(WINDOW, got == size).await
+        {
+            tracing::debug!(%error, "inserts go on announcing themselves");
+        }
         if got == size {
-            if self.quiet.full_claim()
-                && let Err(error) = engine.queue.keep_quiet(WINDOW).await
-            {
-                tracing::debug!(%error, "inserts go on announcing themselves");
-            }
             return Ok(Next::Again);
         }
-        let due = engine.queue.next_due(&engine.types).await?;
+        let due = self.next_due().await?;
         if due.suspect == Some(Duration::ZERO)
             && let Some(next) = self.make_room_for_suspect().await?
         {
@@ -215,6 +234,15 @@ impl Poller {
         let pause = self.contended;
         self.contended = (pause * 2).min(CONTENDED.1);
         Ok(Next::Pause(pause))
+    }
+
+    /// When something is due, suspects included.
+    async fn next_due(&mut self) -> Result<NextDue, DbError> {
+        let due = self.engine.queue.next_due_within(&self.engine.types, self.horizon.reach()).await?;
+        if due.suspect != Some(Duration::ZERO) {
+            self.suspects_looked_at = Instant::now();
+        }
+        Ok(due)
     }
 
     /// Sees to a task that must run with no other in its process, if there is one: its process died under it twice.

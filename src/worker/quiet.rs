@@ -1,9 +1,9 @@
 //! Spares inserts their notification while this worker is busy anyway, and makes good for it afterwards.
 //!
-//! A NOTIFY serialises commits, so under load it costs the writers more than it tells us. While claims come back full
-//! the database is asked to keep quiet for a moment (`Queue::keep_quiet`). The promise in return: after the last full
-//! claim this worker looks again at 20, 100 and 500 ms, the last look well after the quiet has ended, and then
-//! announces once for everybody, since another instance may have been idle all along.
+//! A NOTIFY serialises commits, so under load it costs the writers more than it tells us. While tasks come in fast the
+//! database is asked to keep quiet for a moment (`Queue::keep_quiet`). The promise in return: until well after the quiet
+//! has ended this worker looks again by itself, soon after a look that found something and ever more rarely after that,
+//! and then it announces once for everybody, since another instance may have been idle all along.
 
 use std::time::Duration;
 
@@ -12,8 +12,12 @@ use tokio::time::Instant;
 /// How long one request keeps inserts quiet.
 pub(super) const WINDOW: Duration = Duration::from_millis(300);
 const REFRESH_AFTER: Duration = Duration::from_millis(150);
-const LOOKS: [Duration; 3] =
-    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
+/// So many tasks within this time are fast: looking for them costs less than being told of each.
+const FAST: (usize, Duration) = (20, Duration::from_millis(100));
+/// The next look after one that found something. Later ones come after half as much time as has passed without a find.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// What was inserted quietly has been committed so long after the request, unless something is amiss.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// What the promise asks for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,42 +31,56 @@ pub(super) enum Duty {
 }
 
 /// The promise, while it lasts.
-#[derive(Default)]
 pub(super) struct Quiet {
     promise: Option<Promise>,
+    counted: usize,
+    counted_since: Instant,
 }
 
 struct Promise {
-    last_full: Instant,
     asked: Instant,
-    looks: usize,
+    last_found: Instant,
+    last_look: Instant,
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self { promise: None, counted: 0, counted_since: Instant::now() }
+    }
 }
 
 impl Quiet {
-    /// A claim came back full. True if the database should be asked to keep quiet for another [`WINDOW`].
-    pub(super) fn full_claim(&mut self) -> bool {
+    /// A claim has found so many tasks. True if the database should be asked to keep quiet for another [`WINDOW`].
+    pub(super) fn found(&mut self, tasks: usize) -> bool {
         let now = Instant::now();
-        let asked = self.promise.as_ref().map(|promise| promise.asked);
-        let ask = asked.is_none_or(|asked| now - asked > REFRESH_AFTER);
-        let asked = if ask { now } else { asked.unwrap_or(now) };
-        self.promise = Some(Promise { last_full: now, asked, looks: 0 });
+        if now - self.counted_since > FAST.1 {
+            (self.counted, self.counted_since) = (0, now);
+        }
+        self.counted += tasks;
+        if let Some(promise) = &mut self.promise {
+            promise.last_look = now;
+            if tasks > 0 {
+                promise.last_found = now;
+            }
+        }
+        let asked_lately = self.promise.as_ref().is_some_and(|promise| now - promise.asked <= REFRESH_AFTER);
+        let ask = tasks > 0 && self.counted >= FAST.0 && !asked_lately;
+        if ask {
+            self.promise = Some(Promise { asked: now, last_found: now, last_look: now });
+        }
         ask
     }
 
     /// What is to be done now, before the worker waits for anything.
     pub(super) fn duty(&mut self) -> Duty {
-        let Some(promise) = &mut self.promise else { return Duty::None };
-        let elapsed = promise.last_full.elapsed();
-        while LOOKS.get(promise.looks).is_some_and(|look| *look <= elapsed) {
-            promise.looks += 1;
+        let Some(promise) = &self.promise else { return Duty::None };
+        let last = promise.asked + LAST_LOOK;
+        if promise.last_look >= last {
+            self.promise = None;
+            return Duty::Announce;
         }
-        match LOOKS.get(promise.looks) {
-            Some(look) => Duty::LookWithin(look.saturating_sub(elapsed)),
-            None => {
-                self.promise = None;
-                Duty::Announce
-            }
-        }
+        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2);
+        Duty::LookWithin((promise.last_look + wait).min(last).saturating_duration_since(Instant::now()))
     }
 }
 
@@ -70,33 +88,55 @@ impl Quiet {
 mod tests {
     use super::*;
 
+    /// Looks whenever that is due, until the announcement: when, in milliseconds.
+    async fn looks(quiet: &mut Quiet, found: impl Fn(u128) -> usize) -> Vec<u128> {
+        let began = Instant::now();
+        let mut at = Vec::new();
+        while let Duty::LookWithin(wait) = quiet.duty() {
+            tokio::time::advance(wait).await;
+            let now = began.elapsed().as_millis();
+            at.push(now);
+            quiet.found(found(now));
+        }
+        at
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn after_the_last_full_claim_come_three_looks_and_one_announcement() {
+    async fn after_the_last_find_come_ever_rarer_looks_and_one_announcement() {
         let mut quiet = Quiet::default();
         assert_eq!(quiet.duty(), Duty::None);
-        assert!(quiet.full_claim());
-        assert!(!quiet.full_claim(), "asked a moment ago");
-        let mut at = Vec::new();
-        let began = Instant::now();
-        let last = loop {
-            match quiet.duty() {
-                Duty::LookWithin(wait) => {
-                    tokio::time::advance(wait).await;
-                    at.push(began.elapsed().as_millis());
-                }
-                other => break other,
-            }
-        };
-        assert_eq!((at, last), (vec![20, 100, 500], Duty::Announce));
-        assert_eq!(quiet.duty(), Duty::None);
+        assert!(quiet.found(FAST.0));
+        assert!(!quiet.found(FAST.0), "asked a moment ago");
+        let at = looks(&mut quiet, |_| 0).await;
+        assert_eq!(at, [2, 4, 6, 9, 13, 20, 30, 45, 68, 102, 153, 230, 345, 500]);
+        assert_eq!(quiet.duty(), Duty::None, "announced");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_finds_bring_the_next_look_forward_and_do_not_prolong_the_promise() {
+        let mut quiet = Quiet::default();
+        assert!(quiet.found(FAST.0));
+        let at = looks(&mut quiet, |now| usize::from(now == 102)).await;
+        assert!(at.contains(&104), "{at:?}");
+        assert_eq!(at.last(), Some(&500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_that_come_in_slowly_are_announced_one_by_one() {
+        let mut quiet = Quiet::default();
+        for _ in 0..100 {
+            assert!(!quiet.found(1));
+            assert_eq!(quiet.duty(), Duty::None);
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn under_lasting_load_the_database_is_asked_again_before_the_quiet_ends() {
         let mut quiet = Quiet::default();
-        assert!(quiet.full_claim());
+        assert!(quiet.found(FAST.0));
         tokio::time::advance(REFRESH_AFTER + Duration::from_millis(1)).await;
-        assert!(quiet.full_claim());
-        assert!(REFRESH_AFTER < WINDOW && WINDOW < LOOKS[2]);
+        assert!(quiet.found(FAST.0));
+        assert!(REFRESH_AFTER < WINDOW && WINDOW < LAST_LOOK);
     }
 }

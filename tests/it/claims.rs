@@ -126,7 +126,7 @@ async fn claim_buffers(db: &TestDb) -> i64 {
     // In a transaction that is rolled back: every measurement finds the same tasks.
     db.execute("begin").await;
     let plan: String = db
-        .rows("explain (analyze, buffers, format text) select * from agent_tasks_due_v1('{a}', 10)")
+        .rows("explain (analyze, buffers, format text) select * from agent_tasks_due_v1('{a}', 10, null)")
         .await
         .iter()
         .map(|row| row.get::<_, String>(0) + "\n")

@@ -152,7 +152,7 @@ async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
     ready(&app).await;
-    app.queue().keep_quiet(Duration::from_mins(1)).await.expect("quiet");
+    app.queue().keep_quiet(Duration::from_mins(1), false).await.expect("quiet");
     let client = connect(&db.direct_url()).await;
     let insert = "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 't', '{}')";
     client.batch_execute("begin").await.expect("begun");
@@ -180,8 +180,7 @@ async fn a_claim_held_up_when_the_signal_comes_loses_no_task_and_no_time() {
         "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'second', '{}')",
     )
     .await;
-    let held_up =
-        "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and query like '%picked%'";
+    let held_up = "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and query like '%agent_tasks_take%'";
     db.eventually("a claim is held up", held_up).await;
     let told = Instant::now();
     instance.signal(Signal::TERM);

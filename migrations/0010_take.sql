@@ -1,0 +1,106 @@
+-- Takes what was picked and locked: the tasks at `places` become `processing` under a fresh lease of `lease` seconds, held
+-- by `worker`. Answers all that the worker has to know of them, in order of service.
+--
+-- Why a function. As a plain statement it would be parsed and planned for every claim, which takes longer than the work
+-- when one task is claimed (measured: 0.4 of 0.55 ms), and prepared statements do not pass through transaction poolers.
+--
+-- * A row is named by its `ctid`, so that no index is descended to change it. Every statement of a function sees what its
+--   forerunner has locked: the rows are where they were found. `status || ''` implies no partial index and is checked
+--   all the same: whatever plan is chosen, a task that is no longer pending is not claimed.
+-- * An array, not a join: for a join with a small table the planner would rather read all finished tasks.
+-- * Times and numbers leave as float8 or text: a row that others filled with infinity or rubbish must fail alone, not with
+--   the claim.
+--
+-- Versioned: processes of two releases run side by side during a rollout, so a changed function gets a new name.
+create or replace function agent_tasks_take_v1(lease double precision, worker text, places tid[])
+returns table (
+    id uuid,
+    lease_token uuid,
+    attempt integer,
+    task_type text,
+    agent_type text,
+    user_id uuid,
+    context_id uuid,
+    context_type text,
+    priority text,
+    retry_count integer,
+    max_retries integer,
+    retry_base_seconds integer,
+    timeout_seconds integer,
+    context_json text,
+    context_bytes integer,
+    created_at timestamptz,
+    created_by text,
+    trace_context text,
+    waited_seconds double precision
+)
+language plpgsql
+rows 100
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $function$
+#variable_conflict use_column
+begin
+    return query
+    with claimed as (
+        update agent_tasks task
+        set status = 'processing',
+            lease_token = gen_random_uuid(),
+            lease_expires_at = clock_timestamp() + make_interval(secs => lease),
+            claimed_by = worker,
+            -- At the end of the numbers it stands still: what fences an attempt is its token.
+            attempt = least(task.attempt, 2147483646) + 1,
+            last_attempted_at = clock_timestamp(),
+            -- A row that somebody set to pending again may still carry the request of its former life.
+            cancel_requested_at = null,
+            -- A task run ahead of its time and then released is due at once.
+            scheduled_for = least(task.scheduled_for, clock_timestamp())
+        where task.ctid = any (places) and task.status || '' = 'pending'
+        returning task.*
+    )
+    select
+        claimed.id,
+        claimed.lease_token,
+        claimed.attempt,
+        claimed.task_type::text,
+        claimed.agent_type::text,
+        claimed.user_id,
+        claimed.context_id,
+        claimed.context_type::text,
+        claimed.priority::text,
+        coalesce(claimed.retry_count, 0) as retry_count,
+        coalesce(claimed.max_retries, kind.max_retries) as max_retries,
+        kind.retry_base_seconds,
+        coalesce(claimed.timeout_seconds, kind.timeout_seconds) as timeout_seconds,
+        case when octet_length(input.text) <= 16777216 then input.text end as context_json,
+        coalesce(octet_length(input.text), pg_column_size(claimed.context_json)) as context_bytes,
+        claimed.created_at,
+        claimed.created_by::text,
+        claimed.trace_context,
+        (extract(epoch from clock_timestamp()) - extract(epoch from claimed.scheduled_for))::float8 as waited_seconds
+    from claimed
+    left join task_types kind on kind.task_type = claimed.task_type
+    -- An input of hundreds of megabytes must not be sent to us. Its stored size is known without reading it; `offset 0` has
+    -- the text made once.
+    cross join lateral (
+        select case when pg_column_size(claimed.context_json) <= 16777216 then claimed.context_json::text end as text
+        offset 0
+    ) input
+    order by
+        case claimed.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end,
+        claimed.scheduled_for,
+        claimed.id;
+end
+$function$;
+
+do $migration$
+declare
+    api_role text;
+begin
+    revoke all on function agent_tasks_take_v1(double precision, text, tid[]) from public;
+    for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
+        execute format('revoke all on function agent_tasks_take_v1(double precision, text, tid[]) from %I', api_role);
+    end loop;
+end
+$migration$;
