@@ -1,7 +1,8 @@
 -- Announces new tasks to listening workers, once per inserting statement and once per transaction at the most.
 --
 -- A NOTIFY serialises the commits of all who send one (measured: it costs single inserts 58 % of their rate), so it is
--- left out while a busy worker has promised, in agent_tasks_wake, to look again by itself (src/worker/quiet.rs).
+-- left out while a busy worker has promised, in agent_tasks_wake, to look again by itself, until every transaction that
+-- has been quiet is over (src/worker/quiet.rs).
 --
 -- `security definer`: whoever may insert a task need not be able to read that table. Nothing that goes wrong here may
 -- cost the customer the insert; workers find the task at their next poll.
@@ -16,9 +17,7 @@ begin
         set search_path = %I, pg_temp
         as $function$
         begin
-            -- now() differs in a longer transaction, which may commit when nobody looks any more: that one announces.
-            if now() <> statement_timestamp()
-                or not exists (select from agent_tasks_wake where quiet_until > clock_timestamp()) then
+            if not exists (select from agent_tasks_wake where quiet_until > clock_timestamp()) then
                 perform pg_notify('agent_tasks', '');
             end if;
             return null;

@@ -33,4 +33,21 @@ impl Queue {
         self.db.query(Lane::Shared, deadline::CLAIM, sql, &params).await?;
         Ok(())
     }
+
+    /// Announces on behalf of those that kept quiet, unless a transaction is open that may be one of them: what it has
+    /// inserted cannot be seen yet. False if so, or if a worker is writing at this moment: ask again later.
+    pub async fn end_quiet(&self) -> Result<bool, DbError> {
+        let sql = "
+            select pg_notify($1, '')::text
+            where not exists (
+                select from pg_locks
+                where locktype = 'relation'
+                    and relation = 'agent_tasks'::regclass
+                    and database = (select oid from pg_database where datname = current_database())
+                    and mode = 'RowExclusiveLock'
+            )";
+        let rows =
+            self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
+        Ok(!rows.is_empty())
+    }
 }

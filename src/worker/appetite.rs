@@ -8,8 +8,8 @@ use tokio::time::Instant;
 const LARGEST: usize = 2_000;
 /// What is held is never more than what has lately been ended within this time.
 const PERIOD: Duration = Duration::from_millis(100);
-/// A claim is put off until there is room for the part of a period's tasks that this divides it by: small claims cost the
-/// database more, and slots stand empty meanwhile only if tasks are shorter than that.
+/// A claim is put off until there is room for the part of a period's tasks that this divides it by, since small claims cost
+/// the database more; but never for more than half of what slow tasks leave room for.
 const SHARE: usize = 4;
 
 /// Decides how many claimed tasks this process holds at a time.
@@ -41,8 +41,8 @@ impl Appetite {
         appetite
     }
 
-    /// Takes note of how many tasks have ended so far.
-    pub(super) fn ended(&mut self, ended: u64) {
+    /// Takes note of how many tasks have ended so far. `slow` tells how many have been held for longer than a given time.
+    pub(super) fn ended(&mut self, ended: u64, slow: impl FnOnce(Duration) -> usize) {
         let elapsed = self.period_began.elapsed();
         if elapsed < PERIOD {
             return;
@@ -51,7 +51,8 @@ impl Appetite {
         let most = LARGEST.min(self.fixed.unwrap_or(LARGEST)).max(self.concurrency);
         let in_a_period = usize::try_from(in_a_period).unwrap_or(LARGEST);
         self.window = in_a_period.clamp(self.concurrency, most);
-        self.worthwhile = (in_a_period / SHARE).clamp(1, self.window.div_ceil(2));
+        let quick = self.window.saturating_sub(slow(PERIOD));
+        self.worthwhile = (in_a_period / SHARE).min(quick / 2).max(1);
         self.period_began = Instant::now();
         self.ended_before = ended;
     }
@@ -77,11 +78,21 @@ mod tests {
         let mut appetite = Appetite::new(10, None);
         assert_eq!(appetite.next_claim(0), Some(10));
         let mut ended = 0;
-        for (more, window) in [(300, 300), (700, 700), (5_000, 1_000), (20, 20), (3, 10)] {
+        for (more, window) in [(300, 300), (700, 700), (5_000, 2_000), (20, 20), (3, 10)] {
             tokio::time::advance(PERIOD).await;
             ended += more;
-            appetite.ended(ended);
+            appetite.ended(ended, |_| 0);
             assert_eq!(appetite.next_claim(0), Some(window), "after {more}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_put_off_until_it_is_worthwhile_but_not_for_room_that_slow_tasks_keep() {
+        for (ended, slow, room_at) in [(40, 0, 30), (1_000, 0, 750), (40, 30, 35), (12, 9, 11), (3, 9, 9)] {
+            let mut appetite = Appetite::new(10, None);
+            tokio::time::advance(PERIOD).await;
+            appetite.ended(ended, |_| slow);
+            assert_eq!(appetite.room_at(), room_at, "{ended} ended, {slow} slow");
         }
     }
 
@@ -92,7 +103,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(5)).await;
             for ended in 0..10 {
                 tokio::time::advance(Duration::from_millis(3)).await;
-                appetite.ended((round - 1) * 10 + ended);
+                appetite.ended((round - 1) * 10 + ended, |_| 0);
                 assert!(appetite.next_claim(0).is_some_and(|size| size <= 10));
             }
         }

@@ -1,16 +1,19 @@
-//! Ends attempts in batches: the first at once, and while the database is busy with one batch the next one grows.
+//! Ends attempts in batches: the first at once, and the next one grows while the database is busy with it, and for a few
+//! milliseconds more: a statement has a price of its own.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::execute::Ended;
 use crate::queue::{Ending, Queue, Verdict};
 
 /// Endings of one statement: beyond this a batch gains nothing, and the tasks that are claimed meanwhile come later.
 const MAX_BATCH: usize = 500;
+/// Batches that are not full begin at least this long after one another.
+const PACE: Duration = Duration::from_millis(4);
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
@@ -42,12 +45,15 @@ impl Finisher {
 async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut batch: Vec<Request> = Vec::new();
     let mut ask_again = ASK_AGAIN.0;
+    let mut next_at = Instant::now();
     loop {
         if batch.is_empty() {
             ask_again = ASK_AGAIN.0;
             if requests.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return;
             }
+            fill(&mut batch, &mut requests, next_at).await;
+            next_at = Instant::now() + PACE;
         } else {
             // Left over are those whose rows somebody else holds. They keep nobody else waiting.
             sleep(ask_again).await;
@@ -71,6 +77,17 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
                 ended.settle(verdict);
             }
         });
+    }
+}
+
+/// Waits for more until the batch is full or the time has come.
+async fn fill(batch: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>, until: Instant) {
+    while batch.len() < MAX_BATCH {
+        let room = MAX_BATCH - batch.len();
+        match timeout_at(until, requests.recv_many(batch, room)).await {
+            Ok(more) if more > 0 => {}
+            _ => return,
+        }
     }
 }
 

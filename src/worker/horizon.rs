@@ -1,19 +1,18 @@
 //! How far back a claim has to look.
 //!
-//! While somebody holds an old snapshot (a long report, a forgotten transaction), Postgres keeps the index entries of all
-//! tasks that were claimed since: at the head of the claim's index, where every claim has to step over them. When that
-//! makes a look expensive, most looks pass over what an earlier one has already seen to be gone, and only some, a small
-//! share of the time, look at everything: they find what was put back with an old date.
+//! The index entries of claimed tasks stay at the head of the claim's index until the next vacuum, where every look has to
+//! step over them; and for as long as somebody holds an old snapshot (a long report, a forgotten transaction), vacuum
+//! does not help. So when a complete look has become expensive, most looks pass over what it has seen to be gone. Some,
+//! for a small share of the time, look at everything again: they find what was put back with an old date.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// A look that takes this long is cheap: the next one may be complete again.
-const CHEAP: Duration = Duration::from_millis(20);
+const CHEAP: Duration = Duration::from_millis(2);
 /// Complete looks take at most this share of the time.
 const SHARE: u32 = 20;
-const LONGEST: Duration = Duration::from_secs(30);
 /// A task may become visible this long after it became due: writers take the time at which their transaction began.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -21,6 +20,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Horizon {
     complete: Option<Complete>,
+    passed_over: bool,
 }
 
 /// The last complete look.
@@ -34,12 +34,18 @@ impl Horizon {
     /// How far back the next look has to reach; `None`: all the way.
     pub(super) fn reach(&self) -> Option<Duration> {
         let Complete { began, took } = self.complete.as_ref()?;
-        let age = began.elapsed();
-        (*took > CHEAP && age < (*took * SHARE).min(LONGEST)).then_some(age + MARGIN)
+        (*took > CHEAP && began.elapsed() < *took * SHARE).then(|| began.elapsed() + MARGIN)
+    }
+
+    /// When the next complete look is due, if there were others since the last one: they may have missed something.
+    pub(super) fn complete_in(&self) -> Option<Duration> {
+        let Complete { began, took } = self.complete.as_ref().filter(|_| self.passed_over)?;
+        Some((*took * SHARE).saturating_sub(began.elapsed()))
     }
 
     /// A look that began at `began` and reached back so far has been answered; `short` if it could have taken more.
     pub(super) fn looked(&mut self, reach: Option<Duration>, began: Instant, short: bool) {
+        self.passed_over = reach.is_some();
         if reach.is_none() {
             let took = began.elapsed();
             // A claim that took seconds may have been given back unread.
@@ -72,9 +78,11 @@ mod tests {
         let (mut horizon, expensive) = (Horizon::default(), CHEAP * 5);
         assert!(look(&mut horizon, expensive, true).await);
         assert_eq!(horizon.reach(), Some(expensive + MARGIN));
+        assert_eq!(horizon.complete_in(), None, "nothing was passed over");
         for _ in 0..9 {
             assert!(!look(&mut horizon, CHEAP * 10, true).await);
         }
+        assert_eq!(horizon.complete_in(), Some(CHEAP * 5));
         tokio::time::advance(CHEAP * 5).await;
         assert!(look(&mut horizon, CHEAP, true).await, "once more, and it has become cheap");
         assert!(look(&mut horizon, CHEAP, true).await);

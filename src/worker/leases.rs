@@ -31,6 +31,7 @@ pub(super) struct Held {
     pub(super) lease: Lease,
     /// Until when the attempt may act.
     pub(super) fence: Arc<Fence>,
+    since: Instant,
     stop: OnceLock<Stop>,
     stop_told: Notify,
     code: Mutex<Code>,
@@ -121,6 +122,7 @@ impl Leases {
         let held = Arc::new(Held {
             lease,
             fence: Arc::new(Fence::until(until)),
+            since: Instant::now(),
             stop: OnceLock::new(),
             stop_told: Notify::new(),
             code: Mutex::new(Code::Waiting),
@@ -146,6 +148,11 @@ impl Leases {
     /// How many tasks are held and not abandoned.
     pub(super) fn len(&self) -> usize {
         self.lock().values().filter(|held| !held.is_abandoned()).count()
+    }
+
+    /// How many tasks have been held for longer than `time`.
+    pub(super) fn held_longer_than(&self, time: Duration) -> usize {
+        self.lock().values().filter(|held| held.since.elapsed() > time).count()
     }
 
     /// Whether this process has the given task.

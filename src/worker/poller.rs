@@ -139,11 +139,13 @@ impl Poller {
         let soon = match self.quiet.duty() {
             Duty::None => Duration::MAX,
             Duty::LookWithin(soon) => soon,
-            Duty::Announce => {
-                let _ = self.engine.queue.announce().await;
+            Duty::End => {
+                let ended = self.engine.queue.end_quiet().await;
+                self.quiet.ended(ended.unwrap_or(false));
                 return;
             }
         };
+        let soon = self.horizon.complete_in().map_or(soon, |complete| complete.min(soon));
         let interval = self.engine.config.polling_interval.min(soon);
         let (longest, idle) = match next {
             Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,
@@ -171,7 +173,7 @@ impl Poller {
 
     /// One look at the table, at most one claim.
     async fn step(&mut self) -> Next {
-        self.appetite.ended(self.scope.ended_so_far());
+        self.appetite.ended(self.scope.ended_so_far(), |time| self.engine.leases.held_longer_than(time));
         let Some(size) = self.appetite.next_claim(self.scope.in_hand()) else { return Next::Room };
         match self.claim_and_look(size).await {
             Ok(next) => {
@@ -180,6 +182,7 @@ impl Poller {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot claim tasks, trying again");
+                self.quiet.found(0);
                 let pause = self.backoff;
                 self.backoff = (self.backoff * 2).min(BACKOFF.1);
                 Next::Pause(pause)

@@ -3,7 +3,8 @@
 //! A NOTIFY serialises commits, so under load it costs the writers more than it tells us. While tasks come in fast the
 //! database is asked to keep quiet for a moment (`Queue::keep_quiet`). The promise in return: until well after the quiet
 //! has ended this worker looks again by itself, soon after a look that found something and ever more rarely after that,
-//! and then it announces once for everybody, since another instance may have been idle all along.
+//! and then it announces once for everybody, since another instance may have been idle all along. That is put off for
+//! as long as a transaction is open that may have inserted quietly (`Queue::end_quiet`).
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ const REFRESH_AFTER: Duration = Duration::from_millis(150);
 const FAST: (usize, Duration) = (20, Duration::from_millis(100));
 /// The next look after one that found something. Later ones come after half as much time as has passed without a find.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
-/// What was inserted quietly has been committed so long after the request, unless something is amiss.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+/// So long after the request the quiet may end, and so often that is tried.
+const END_AFTER: Duration = Duration::from_millis(500);
 
 /// What the promise asks for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(super) enum Duty {
     None,
     /// Look again at the latest after this time.
     LookWithin(Duration),
-    /// All looks are done: announce on behalf of those that kept quiet.
-    Announce,
+    /// See whether the quiet can end, announce on behalf of those that kept quiet, and look once more.
+    End,
 }
 
 /// The promise, while it lasts.
@@ -39,6 +40,7 @@ pub(super) struct Quiet {
 
 struct Promise {
     asked: Instant,
+    end_at: Instant,
     last_found: Instant,
     last_look: Instant,
 }
@@ -66,21 +68,30 @@ impl Quiet {
         let asked_lately = self.promise.as_ref().is_some_and(|promise| now - promise.asked <= REFRESH_AFTER);
         let ask = tasks > 0 && self.counted >= FAST.0 && !asked_lately;
         if ask {
-            self.promise = Some(Promise { asked: now, last_found: now, last_look: now });
+            self.promise =
+                Some(Promise { asked: now, end_at: now + END_AFTER, last_found: now, last_look: now });
         }
         ask
     }
 
     /// What is to be done now, before the worker waits for anything.
-    pub(super) fn duty(&mut self) -> Duty {
+    pub(super) fn duty(&self) -> Duty {
         let Some(promise) = &self.promise else { return Duty::None };
-        let last = promise.asked + LAST_LOOK;
-        if promise.last_look >= last {
-            self.promise = None;
-            return Duty::Announce;
+        if promise.last_look >= promise.end_at {
+            return Duty::End;
         }
         let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2);
-        Duty::LookWithin((promise.last_look + wait).min(last).saturating_duration_since(Instant::now()))
+        let next = (promise.last_look + wait).min(promise.end_at);
+        Duty::LookWithin(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// The database has been asked whether the quiet can end: whether it has.
+    pub(super) fn ended(&mut self, ended: bool) {
+        if ended {
+            self.promise = None;
+        } else if let Some(promise) = &mut self.promise {
+            promise.end_at = Instant::now() + END_AFTER;
+        }
     }
 }
 
@@ -109,7 +120,11 @@ mod tests {
         assert!(!quiet.found(FAST.0), "asked a moment ago");
         let at = looks(&mut quiet, |_| 0).await;
         assert_eq!(at, [2, 4, 6, 9, 13, 20, 30, 45, 68, 102, 153, 230, 345, 500]);
-        assert_eq!(quiet.duty(), Duty::None, "announced");
+        assert_eq!(quiet.duty(), Duty::End);
+        quiet.ended(false);
+        assert_eq!(looks(&mut quiet, |_| 0).await, [250, 500], "somebody may still commit");
+        quiet.ended(true);
+        assert_eq!(quiet.duty(), Duty::None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -137,6 +152,6 @@ mod tests {
         assert!(quiet.found(FAST.0));
         tokio::time::advance(REFRESH_AFTER + Duration::from_millis(1)).await;
         assert!(quiet.found(FAST.0));
-        assert!(REFRESH_AFTER < WINDOW && WINDOW < LAST_LOOK);
+        assert!(REFRESH_AFTER < WINDOW && WINDOW < END_AFTER);
     }
 }

@@ -152,18 +152,42 @@ async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
     ready(&app).await;
+    let client = connect(&db.direct_url()).await;
+    let insert =
+        "insert into agent_tasks (task_type, agent_type, context_json) select 'echo', 't', '{}' from ";
+    db.execute(&format!("{insert} generate_series(1, 100)")).await;
+    db.eventually("it is quiet", "select quiet_until > clock_timestamp() from agent_tasks_wake").await;
+    client.batch_execute("begin").await.expect("begun");
+    client.batch_execute(&format!("{insert} generate_series(1, 1)")).await.expect("inserted");
+    sleep(Duration::from_secs(3)).await;
+    client.batch_execute("commit").await.expect("committed");
+    let committed = Instant::now();
+    db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
+    assert!(committed.elapsed() < Duration::from_secs(2), "{:?}", committed.elapsed());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn while_it_is_quiet_no_insert_announces_itself_whatever_the_protocol() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[]).await;
+    ready(&app).await;
+    // Whoever begins to listen looks once. After that there is no reason to.
+    sleep(Duration::from_millis(500)).await;
+    add(&app, json!({})).await;
+    db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
     app.queue().keep_quiet(Duration::from_mins(1), false).await.expect("quiet");
     let client = connect(&db.direct_url()).await;
     let insert = "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 't', '{}')";
-    client.batch_execute("begin").await.expect("begun");
     client.batch_execute(insert).await.expect("inserted");
-    sleep(Duration::from_secs(1)).await;
-    client.batch_execute("commit").await.expect("committed");
+    client.query_typed(insert, &[]).await.expect("inserted");
+    client.query(insert, &[]).await.expect("inserted");
     if app.worker.is_listening() {
-        let committed = Instant::now();
-        db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
-        assert!(committed.elapsed() < Duration::from_secs(2), "{:?}", committed.elapsed());
+        sleep(Duration::from_millis(500)).await;
+        assert!(db.value::<bool>("select count(*) = 3 from agent_tasks where status = 'pending'").await);
     }
+    app.queue().announce().await.expect("announced");
+    db.eventually("they are done", "select bool_and(status = 'completed') from agent_tasks").await;
     app.stop().await;
 }
 
