@@ -48,11 +48,11 @@ impl Appetite {
             return;
         }
         let in_a_period = u128::from(ended - self.ended_before) * PERIOD.as_micros() / elapsed.as_micros();
-        let most = LARGEST.min(self.fixed.unwrap_or(LARGEST)).max(self.concurrency);
+        let most = LARGEST.max(self.concurrency);
         let in_a_period = usize::try_from(in_a_period).unwrap_or(LARGEST);
         self.window = in_a_period.clamp(self.concurrency, most);
         let quick = self.window.saturating_sub(slow(PERIOD));
-        self.worthwhile = (in_a_period / SHARE).min(quick / 2).max(1);
+        self.worthwhile = (in_a_period / SHARE).min(quick / 2).min(self.fixed.unwrap_or(LARGEST)).max(1);
         self.period_began = Instant::now();
         self.ended_before = ended;
     }
