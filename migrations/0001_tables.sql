@@ -129,7 +129,9 @@ begin
                     created_at timestamptz default now(),
                     created_by varchar(100),
                     completed_at timestamptz
-                ) $ddl$),
+                )
+                -- Each task leaves two dead rows behind. Vacuum must not wait until they are a fifth of a large table.
+                with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_limit = 2000) $ddl$),
             ('agent_actions_log', $ddl$
                 create table agent_actions_log (
                     id uuid primary key default gen_random_uuid(),

@@ -31,6 +31,8 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_material = off
+set enable_sort = off
+set enable_incremental_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -93,7 +95,7 @@ begin
         taken := taken || places;
         -- Short, and the list was not cut: there is nothing behind what others hold.
         exit when cardinality(taken) >= lim or offered < lim + slack or slack >= 10000;
-        slack := slack * 32;
+        slack := least(slack * 32, 10000);
     end loop;
     return taken;
 end

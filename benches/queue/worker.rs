@@ -24,8 +24,7 @@ pub(crate) type Settings = &'static [(&'static str, &'static str)];
 pub(crate) const DEFAULT: Settings = &[];
 
 /// For a machine that does nothing but work off a backlog of quick tasks.
-pub(crate) const TUNED: Settings =
-    &[("CONCURRENCY", "500"), ("MAX_TASKS_PER_POLL", "1000"), ("DATABASE_POOL_SIZE", "4")];
+pub(crate) const TUNED: Settings = &[("CONCURRENCY", "500"), ("MAX_TASKS_PER_POLL", "1000")];
 
 /// A running process, killed if it is not stopped.
 pub(crate) struct Worker {

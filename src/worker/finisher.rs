@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::execute::Ended;
 use crate::queue::{Ending, Queue, Verdict};
@@ -43,31 +43,34 @@ impl Finisher {
 }
 
 async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut batch: Vec<Request> = Vec::new();
-    let mut ask_again = ASK_AGAIN.0;
+    let mut locked = Locked::default();
     let mut next_at = Instant::now();
     loop {
-        if batch.is_empty() {
-            ask_again = ASK_AGAIN.0;
-            if requests.recv_many(&mut batch, MAX_BATCH).await == 0 {
+        let mut batch: Vec<Request> = Vec::new();
+        let open = tokio::select! {
+            received = requests.recv_many(&mut batch, MAX_BATCH) => received > 0,
+            () = sleep_until(locked.next_try), if !locked.requests.is_empty() => true,
+        };
+        if !open {
+            if locked.requests.is_empty() {
                 return;
             }
+            sleep_until(locked.next_try).await;
+        }
+        if !batch.is_empty() {
             fill(&mut batch, &mut requests, next_at).await;
             next_at = Instant::now() + PACE;
-        } else {
-            // Left over are those whose rows somebody else holds. They keep nobody else waiting.
-            sleep(ask_again).await;
-            ask_again = (ask_again * 2).min(ASK_AGAIN.1);
-            while let Ok(request) = requests.try_recv() {
-                batch.push(request);
-            }
         }
-        let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.drain(..).unzip();
+        batch.extend(locked.due());
+        if batch.is_empty() {
+            continue;
+        }
+        let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.into_iter().unzip();
         let verdicts = end_at_last(&queue, &endings).await;
         let mut settled = Vec::with_capacity(verdicts.len());
         for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
             match verdict {
-                Verdict::Locked => batch.push((ending, ended)),
+                Verdict::Locked => locked.add((ending, ended)),
                 verdict => settled.push((ended, verdict)),
             }
         }
@@ -77,6 +80,39 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
                 ended.settle(verdict);
             }
         });
+    }
+}
+
+/// Endings whose rows somebody else holds. They keep nobody else waiting, and join a later batch.
+struct Locked {
+    requests: Vec<Request>,
+    next_try: Instant,
+    wait: Duration,
+}
+
+impl Default for Locked {
+    fn default() -> Self {
+        Self { requests: Vec::new(), next_try: Instant::now(), wait: ASK_AGAIN.0 }
+    }
+}
+
+impl Locked {
+    fn add(&mut self, request: Request) {
+        if self.requests.is_empty() {
+            self.next_try = Instant::now() + self.wait;
+        }
+        self.requests.push(request);
+    }
+
+    /// Those that are to be tried again now, if it is time.
+    fn due(&mut self) -> Vec<Request> {
+        if self.requests.is_empty() {
+            self.wait = ASK_AGAIN.0;
+        } else if self.next_try <= Instant::now() {
+            self.wait = (self.wait * 2).min(ASK_AGAIN.1);
+            return std::mem::take(&mut self.requests);
+        }
+        Vec::new()
     }
 }
 

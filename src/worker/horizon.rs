@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A look that takes this long is cheap: the next one may be complete again.
+/// A look that takes so much longer than the fastest one is cheap: the next one may be complete again.
 const CHEAP: Duration = Duration::from_millis(2);
-/// Complete looks take at most this share of the time.
-const SHARE: u32 = 20;
+/// Complete looks take about this share of the time.
+const SHARE: u32 = 100;
+/// What was put back with an old date must not wait for longer.
+const LONGEST: Duration = Duration::from_secs(30);
 /// A task may become visible this long after it became due: writers take the time at which their transaction began.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -21,36 +23,59 @@ const MARGIN: Duration = Duration::from_secs(2);
 pub(super) struct Horizon {
     complete: Option<Complete>,
     passed_over: bool,
+    /// Mostly the way to the database and back.
+    fastest: Option<Duration>,
 }
 
 /// The last complete look.
 struct Complete {
-    /// When it was sent, if it found less than it could have taken: nothing that was due then was left.
-    began: Instant,
-    took: Duration,
+    at: Instant,
+    /// What was due before is gone, or has to wait behind what was found.
+    since: Instant,
+    /// For so long others may pass over that.
+    good_for: Duration,
+}
+
+/// What came of a look.
+pub(super) enum Found {
+    /// All that was due.
+    All,
+    /// As much as could be taken; the oldest of it had been due for so long.
+    Full(Duration),
+    /// Less than is due: others hold the rest.
+    Contended,
 }
 
 impl Horizon {
     /// How far back the next look has to reach; `None`: all the way.
     pub(super) fn reach(&self) -> Option<Duration> {
-        let Complete { began, took } = self.complete.as_ref()?;
-        (*took > CHEAP && began.elapsed() < *took * SHARE).then(|| began.elapsed() + MARGIN)
+        let Complete { at, since, good_for } = self.complete.as_ref()?;
+        (at.elapsed() < *good_for).then(|| since.elapsed() + MARGIN)
     }
 
     /// When the next complete look is due, if there were others since the last one: they may have missed something.
     pub(super) fn complete_in(&self) -> Option<Duration> {
-        let Complete { began, took } = self.complete.as_ref().filter(|_| self.passed_over)?;
-        Some((*took * SHARE).saturating_sub(began.elapsed()))
+        let Complete { at, good_for, .. } = self.complete.as_ref().filter(|_| self.passed_over)?;
+        Some(good_for.saturating_sub(at.elapsed()))
     }
 
-    /// A look that began at `began` and reached back so far has been answered; `short` if it could have taken more.
-    pub(super) fn looked(&mut self, reach: Option<Duration>, began: Instant, short: bool) {
+    /// A look that began at `at` and reached back so far was answered after `took`.
+    pub(super) fn looked(&mut self, reach: Option<Duration>, at: Instant, took: Duration, found: &Found) {
         self.passed_over = reach.is_some();
-        if reach.is_none() {
-            let took = began.elapsed();
-            // A claim that took seconds may have been given back unread.
-            self.complete = (short && took < MARGIN).then_some(Complete { began, took });
+        let fastest = *self.fastest.get_or_insert(took);
+        self.fastest = Some(fastest.min(took));
+        if reach.is_some() {
+            return;
         }
+        let expense = took.saturating_sub(fastest);
+        let since = match found {
+            // A claim that took seconds may have been given back unread.
+            _ if expense <= CHEAP || took > MARGIN => None,
+            Found::All => Some(at),
+            Found::Full(waited) => at.checked_sub(*waited),
+            Found::Contended => None,
+        };
+        self.complete = since.map(|since| Complete { at, since, good_for: (expense * SHARE).min(LONGEST) });
     }
 }
 
@@ -58,41 +83,57 @@ impl Horizon {
 mod tests {
     use super::*;
 
-    async fn look(horizon: &mut Horizon, took: Duration, short: bool) -> bool {
-        let (reach, began) = (horizon.reach(), Instant::now());
+    const EXPENSIVE: Duration = Duration::from_millis(50);
+
+    /// Whether it was a complete one.
+    async fn look(horizon: &mut Horizon, took: Duration, found: &Found) -> bool {
+        let (reach, at) = (horizon.reach(), Instant::now());
         tokio::time::advance(took).await;
-        horizon.looked(reach, began, short);
+        horizon.looked(reach, at, took, found);
         reach.is_none()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cheap_looks_are_always_complete() {
+    async fn cheap_looks_are_always_complete_however_far_the_database_is() {
         let mut horizon = Horizon::default();
         for _ in 0..5 {
-            assert!(look(&mut horizon, CHEAP, true).await);
+            assert!(look(&mut horizon, EXPENSIVE, &Found::All).await);
+            assert!(look(&mut horizon, EXPENSIVE + CHEAP, &Found::All).await);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_an_expensive_look_others_pass_over_what_it_has_seen_until_its_share_of_time_is_made_up() {
-        let (mut horizon, expensive) = (Horizon::default(), CHEAP * 5);
-        assert!(look(&mut horizon, expensive, true).await);
-        assert_eq!(horizon.reach(), Some(expensive + MARGIN));
+        let mut horizon = Horizon::default();
+        assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
+        assert!(look(&mut horizon, EXPENSIVE, &Found::All).await);
+        assert_eq!(horizon.reach(), Some(EXPENSIVE + MARGIN));
         assert_eq!(horizon.complete_in(), None, "nothing was passed over");
-        for _ in 0..9 {
-            assert!(!look(&mut horizon, CHEAP * 10, true).await);
+        for _ in 0..98 {
+            assert!(!look(&mut horizon, EXPENSIVE, &Found::All).await);
         }
-        assert_eq!(horizon.complete_in(), Some(CHEAP * 5));
-        tokio::time::advance(CHEAP * 5).await;
-        assert!(look(&mut horizon, CHEAP, true).await, "once more, and it has become cheap");
-        assert!(look(&mut horizon, CHEAP, true).await);
+        assert_eq!(horizon.complete_in(), Some(EXPENSIVE));
+        tokio::time::advance(EXPENSIVE).await;
+        assert!(look(&mut horizon, CHEAP, &Found::All).await, "once more, and it has become cheap");
+        assert!(look(&mut horizon, CHEAP, &Found::All).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_that_took_all_it_could_says_nothing_of_what_is_left() {
+    async fn a_look_that_took_all_it_could_reaches_as_far_as_what_it_found() {
         let mut horizon = Horizon::default();
+        let waited = Duration::from_secs(7);
+        tokio::time::advance(waited * 2).await;
+        assert!(look(&mut horizon, Duration::ZERO, &Found::Full(waited)).await);
+        assert!(look(&mut horizon, EXPENSIVE, &Found::Full(waited)).await);
+        assert_eq!(horizon.reach(), Some(EXPENSIVE + waited + MARGIN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_others_were_in_the_way_of_is_followed_by_complete_ones() {
+        let mut horizon = Horizon::default();
+        assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
         for _ in 0..3 {
-            assert!(look(&mut horizon, CHEAP * 5, false).await);
+            assert!(look(&mut horizon, EXPENSIVE, &Found::Contended).await);
         }
     }
 }

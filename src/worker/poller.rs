@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::appetite::Appetite;
 use super::engine::Engine;
 use super::execute::Attempt;
-use super::horizon::Horizon;
-use super::quiet::{Duty, Quiet, WINDOW};
+use super::horizon::{Found, Horizon};
+use super::quiet::{Quiet, WINDOW};
 use super::scope::Scope;
 use crate::db::DbError;
 use crate::queue::NextDue;
 
 /// Others hold what is due and will mostly have committed by then; if they have not, the wait doubles.
 const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// While something has to end first: how often to see whether it has, and that the loop still comes round.
+/// While something has to end first: how often to see whether it has, and whether anything else has changed.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 const RESERVED_FOR: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -30,8 +30,10 @@ enum Next {
     Again,
     /// As many tasks are in hand as is sensible.
     Room,
-    /// A moment: others are claiming, or the database has failed.
-    Pause(Duration),
+    /// Others hold what is due, and will mostly have committed after this time.
+    Contended(Duration),
+    /// Nothing can be claimed at this moment, whatever is due: the database has failed, or a task runs alone.
+    Blocked(Duration),
     /// A task has to run alone: nothing else may be in hand.
     Empty,
     /// Nothing is due for this long.
@@ -127,52 +129,43 @@ impl Poller {
         if let Some(Reserved { task, .. }) = self.reserved {
             let _ = self.engine.queue.reschedule(task, Duration::ZERO).await;
         }
-        if self.quiet.duty() != Duty::None {
-            let _ = self.engine.queue.announce().await;
+        if self.quiet.is_on() {
+            let _ = self.engine.queue.stop_quiet().await;
         }
     }
 
     async fn wait(&mut self, next: Next, until: Until) {
-        if next == Next::Again {
-            return;
-        }
-        let soon = match self.quiet.duty() {
-            Duty::None => Duration::MAX,
-            Duty::LookWithin(soon) => soon,
-            Duty::End => {
-                let ended = self.engine.queue.end_quiet().await;
-                self.quiet.ended(ended.unwrap_or(false));
-                return;
-            }
-        };
-        let soon = self.horizon.complete_in().map_or(soon, |complete| complete.min(soon));
-        let interval = self.engine.config.polling_interval.min(soon);
-        let (longest, idle) = match next {
-            Next::Idle(_) if until == Until::Dry => return self.scope.at_most(0).await,
-            Next::Pause(pause) => return sleep(pause.min(soon)).await,
+        // Before the next look is owed, by the quiet or for what the last one has passed over.
+        let owed = self.quiet.look_within().into_iter().chain(self.horizon.complete_in()).min();
+        let owed = owed.unwrap_or(Duration::MAX);
+        match next {
+            Next::Again => {}
+            Next::Contended(pause) => sleep(pause.min(owed)).await,
+            Next::Blocked(pause) => sleep(pause).await,
             Next::Empty => {
-                let _ = timeout(LOOK_AROUND.min(soon), self.engine.company.empty()).await;
-                return;
+                let _ = timeout(LOOK_AROUND, self.engine.company.empty()).await;
             }
-            Next::Idle(delay) => (delay.min(interval), true),
-            Next::Room | Next::Again => (interval, false),
-        };
-        if idle {
-            let began = Instant::now();
-            self.ask_first =
-                longest == self.engine.config.polling_interval && !self.engine.config.poll_strict;
-            sleep(longest).await;
-            self.check_clock(longest, began.elapsed());
-        } else {
-            tokio::select! {
-                () = sleep(longest) => {}
-                () = self.scope.at_most(self.appetite.room_at()) => {}
+            Next::Room => {
+                let _ = timeout(LOOK_AROUND, self.scope.at_most(self.appetite.room_at())).await;
+            }
+            Next::Idle(_) if until == Until::Dry => self.scope.at_most(0).await,
+            Next::Idle(delay) => {
+                let interval = self.engine.config.polling_interval;
+                let longest = delay.min(interval).min(owed);
+                self.ask_first = longest == interval && !self.engine.config.poll_strict;
+                let began = Instant::now();
+                sleep(longest).await;
+                self.check_clock(longest, began.elapsed());
             }
         }
     }
 
     /// One look at the table, at most one claim.
     async fn step(&mut self) -> Next {
+        if self.quiet.may_end() {
+            let ended = self.engine.queue.end_quiet().await;
+            self.quiet.ended(ended.unwrap_or(false));
+        }
         self.appetite.ended(self.scope.ended_so_far(), |time| self.engine.leases.held_longer_than(time));
         let Some(size) = self.appetite.next_claim(self.scope.in_hand()) else { return Next::Room };
         match self.claim_and_look(size).await {
@@ -182,10 +175,9 @@ impl Poller {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot claim tasks, trying again");
-                self.quiet.found(0);
                 let pause = self.backoff;
                 self.backoff = (self.backoff * 2).min(BACKOFF.1);
-                Next::Pause(pause)
+                Next::Blocked(pause)
             }
         }
     }
@@ -193,7 +185,7 @@ impl Poller {
     async fn claim_and_look(&mut self, size: usize) -> Result<Next, DbError> {
         let engine = self.engine.clone();
         if std::mem::take(&mut self.ask_first) {
-            let due = self.next_due().await?;
+            let due = self.next_due(None).await?;
             if due.soonest() != Some(Duration::ZERO) {
                 return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
             }
@@ -204,11 +196,12 @@ impl Poller {
                 return Ok(next);
             }
         }
-        let Some(membership) = engine.company.try_join() else { return Ok(Next::Pause(LOOK_AROUND)) };
+        let Some(membership) = engine.company.try_join() else { return Ok(Next::Blocked(LOOK_AROUND)) };
         let (reach, began) = (self.horizon.reach(), Instant::now());
         let claim = engine.queue.claim_within(&engine.types, size, reach);
         let attempts = engine.claim(&self.scope, membership, claim).await?;
-        self.horizon.looked(reach, began, attempts.len() < size);
+        let took = began.elapsed();
+        let oldest = attempts.iter().map(|attempt| attempt.ticket.terms.waited).max();
         let got = self.dispatch(attempts);
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
@@ -219,9 +212,12 @@ impl Poller {
             tracing::debug!(%error, "inserts go on announcing themselves");
         }
         if got == size {
+            self.horizon.looked(reach, began, took, &Found::Full(oldest.unwrap_or_default()));
             return Ok(Next::Again);
         }
-        let due = self.next_due().await?;
+        let due = self.next_due(reach).await?;
+        let more = due.ordinary == Some(Duration::ZERO);
+        self.horizon.looked(reach, began, took, &if more { Found::Contended } else { Found::All });
         if due.suspect == Some(Duration::ZERO)
             && let Some(next) = self.make_room_for_suspect().await?
         {
@@ -236,12 +232,12 @@ impl Poller {
         }
         let pause = self.contended;
         self.contended = (pause * 2).min(CONTENDED.1);
-        Ok(Next::Pause(pause))
+        Ok(Next::Contended(pause))
     }
 
-    /// When something is due, suspects included.
-    async fn next_due(&mut self) -> Result<NextDue, DbError> {
-        let due = self.engine.queue.next_due_within(&self.engine.types, self.horizon.reach()).await?;
+    /// When something is due, suspects included; of the rest, as far back as the look before has reached.
+    async fn next_due(&mut self, reach: Option<Duration>) -> Result<NextDue, DbError> {
+        let due = self.engine.queue.next_due_within(&self.engine.types, reach).await?;
         if due.suspect != Some(Duration::ZERO) {
             self.suspects_looked_at = Instant::now();
         }

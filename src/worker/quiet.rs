@@ -17,19 +17,8 @@ const REFRESH_AFTER: Duration = Duration::from_millis(150);
 const FAST: (usize, Duration) = (20, Duration::from_millis(100));
 /// The next look after one that found something. Later ones come after half as much time as has passed without a find.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
-/// So long after the request the quiet may end, and so often that is tried.
-const END_AFTER: Duration = Duration::from_millis(500);
-
-/// What the promise asks for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Duty {
-    /// Nothing: inserts announce themselves.
-    None,
-    /// Look again at the latest after this time.
-    LookWithin(Duration),
-    /// See whether the quiet can end, announce on behalf of those that kept quiet, and look once more.
-    End,
-}
+/// So long after the request the quiet may end; twice as long after each try that failed, up to so long.
+const END_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// The promise, while it lasts.
 pub(super) struct Quiet {
@@ -40,6 +29,7 @@ pub(super) struct Quiet {
 
 struct Promise {
     asked: Instant,
+    end_after: Duration,
     end_at: Instant,
     last_found: Instant,
     last_look: Instant,
@@ -68,29 +58,42 @@ impl Quiet {
         let asked_lately = self.promise.as_ref().is_some_and(|promise| now - promise.asked <= REFRESH_AFTER);
         let ask = tasks > 0 && self.counted >= FAST.0 && !asked_lately;
         if ask {
-            self.promise =
-                Some(Promise { asked: now, end_at: now + END_AFTER, last_found: now, last_look: now });
+            self.promise = Some(Promise {
+                asked: now,
+                end_after: END_AFTER.0,
+                end_at: now + END_AFTER.0,
+                last_found: now,
+                last_look: now,
+            });
         }
         ask
     }
 
-    /// What is to be done now, before the worker waits for anything.
-    pub(super) fn duty(&self) -> Duty {
-        let Some(promise) = &self.promise else { return Duty::None };
-        if promise.last_look >= promise.end_at {
-            return Duty::End;
-        }
-        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2);
-        let next = (promise.last_look + wait).min(promise.end_at);
-        Duty::LookWithin(next.saturating_duration_since(Instant::now()))
+    /// Whether inserts may be quiet at our request.
+    pub(super) fn is_on(&self) -> bool {
+        self.promise.is_some()
     }
 
-    /// The database has been asked whether the quiet can end: whether it has.
+    /// Within which time the worker has promised to look again.
+    pub(super) fn look_within(&self) -> Option<Duration> {
+        let promise = self.promise.as_ref()?;
+        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2);
+        let next = (promise.last_look + wait).min(promise.end_at);
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether it is time to ask the database whether the quiet can end, and to look once more after that.
+    pub(super) fn may_end(&self) -> bool {
+        self.promise.as_ref().is_some_and(|promise| promise.end_at <= Instant::now())
+    }
+
+    /// The database has been asked: whether it has ended.
     pub(super) fn ended(&mut self, ended: bool) {
         if ended {
             self.promise = None;
         } else if let Some(promise) = &mut self.promise {
-            promise.end_at = Instant::now() + END_AFTER;
+            promise.end_after = (promise.end_after * 2).min(END_AFTER.1);
+            promise.end_at = Instant::now() + promise.end_after;
         }
     }
 }
@@ -103,7 +106,9 @@ mod tests {
     async fn looks(quiet: &mut Quiet, found: impl Fn(u128) -> usize) -> Vec<u128> {
         let began = Instant::now();
         let mut at = Vec::new();
-        while let Duty::LookWithin(wait) = quiet.duty() {
+        while !quiet.may_end()
+            && let Some(wait) = quiet.look_within()
+        {
             tokio::time::advance(wait).await;
             let now = began.elapsed().as_millis();
             at.push(now);
@@ -115,16 +120,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_the_last_find_come_ever_rarer_looks_and_one_announcement() {
         let mut quiet = Quiet::default();
-        assert_eq!(quiet.duty(), Duty::None);
+        assert!(!quiet.is_on());
         assert!(quiet.found(FAST.0));
         assert!(!quiet.found(FAST.0), "asked a moment ago");
         let at = looks(&mut quiet, |_| 0).await;
         assert_eq!(at, [2, 4, 6, 9, 13, 20, 30, 45, 68, 102, 153, 230, 345, 500]);
-        assert_eq!(quiet.duty(), Duty::End);
         quiet.ended(false);
-        assert_eq!(looks(&mut quiet, |_| 0).await, [250, 500], "somebody may still commit");
+        assert_eq!(looks(&mut quiet, |_| 0).await, [250, 625, 1000], "somebody may still commit");
         quiet.ended(true);
-        assert_eq!(quiet.duty(), Duty::None);
+        assert!(!quiet.is_on());
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,9 +145,17 @@ mod tests {
         let mut quiet = Quiet::default();
         for _ in 0..100 {
             assert!(!quiet.found(1));
-            assert_eq!(quiet.duty(), Duty::None);
+            assert!(!quiet.is_on());
             tokio::time::advance(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_time_to_end_it_even_for_a_worker_that_cannot_look() {
+        let mut quiet = Quiet::default();
+        assert!(quiet.found(FAST.0));
+        tokio::time::advance(END_AFTER.0).await;
+        assert!(quiet.may_end());
     }
 
     #[tokio::test(start_paused = true)]
@@ -152,6 +164,6 @@ mod tests {
         assert!(quiet.found(FAST.0));
         tokio::time::advance(REFRESH_AFTER + Duration::from_millis(1)).await;
         assert!(quiet.found(FAST.0));
-        assert!(REFRESH_AFTER < WINDOW && WINDOW < END_AFTER);
+        assert!(REFRESH_AFTER < WINDOW && WINDOW < END_AFTER.0);
     }
 }

@@ -5,6 +5,7 @@
 mod claims;
 mod command_line;
 mod configuration;
+mod costs;
 mod documents;
 mod doors;
 mod embedded_postgres;

@@ -1,0 +1,158 @@
+//! What work costs the database, in counts: statements, rows written, rows read. A regression shows without a clock.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use crate::support::{TestApp, TestDb, connect, eventually};
+
+const TASKS: i64 = 4_000;
+
+/// The server's own counts for this database.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    transactions: i64,
+    tasks_updated: i64,
+    log_rows: i64,
+    rows_read_in_sequence: i64,
+    rows_fetched_by_index: i64,
+}
+
+impl Counts {
+    async fn read(client: &Client) -> Self {
+        let sql = "
+            select xact_commit,
+                (select n_tup_upd from pg_stat_user_tables where relname = 'agent_tasks'),
+                (select n_tup_ins from pg_stat_user_tables where relname = 'agent_actions_log'),
+                (select seq_tup_read from pg_stat_user_tables where relname = 'agent_tasks'),
+                (select idx_tup_fetch from pg_stat_user_tables where relname = 'agent_tasks')
+            from pg_stat_database where datname = current_database()";
+        let row = client.query_one(sql, &[]).await.expect("counts");
+        Self {
+            transactions: row.get(0),
+            tasks_updated: row.get(1),
+            log_rows: row.get(2),
+            rows_read_in_sequence: row.get(3),
+            rows_fetched_by_index: row.get(4),
+        }
+    }
+
+    /// Every session hands in its counts when it ends at the latest, and those of the service have ended.
+    async fn settled(client: &Client) -> Self {
+        eventually("the service has left", async || {
+            let others = "select count(*) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+            client.query_one(others, &[]).await.expect("a count").get::<_, i64>(0) == 0
+        })
+        .await;
+        client.batch_execute("select pg_stat_force_next_flush()").await.expect("flushed");
+        Self::read(client).await
+    }
+}
+
+#[tokio::test]
+async fn a_drained_task_costs_two_row_versions_one_log_row_and_a_small_part_of_a_statement() {
+    let db = TestDb::new().await;
+    let client = connect(&db.direct_url()).await;
+    client
+        .batch_execute(&format!(
+            "insert into agent_tasks (task_type, agent_type, context_json)
+             select 'echo', 't', '{{}}' from generate_series(1, {TASKS});
+             analyze agent_tasks"
+        ))
+        .await
+        .expect("tasks");
+    let before = Counts::settled(&client).await;
+    // Wide from the start, so that the machine's speed does not decide how many statements there are.
+    let app = TestApp::start(&db, &[("CONCURRENCY", "400"), ("MAX_TASKS_PER_POLL", "400")]).await;
+    eventually("all are done", async || app.get("/health").await.1["stats"]["tasksProcessed"] == TASKS).await;
+    app.stop().await;
+    if db.url() != db.direct_url() {
+        return; // A pooler's sessions do not end with the service.
+    }
+    let after = Counts::settled(&client).await;
+    let spent = |of: fn(&Counts) -> i64| of(&after) - of(&before);
+    assert_eq!(spent(|counts| counts.tasks_updated), 2 * TASKS, "one claim, one ending");
+    assert_eq!(spent(|counts| counts.log_rows), TASKS);
+    // By the claim's index to be picked, by the primary key to be locked for the ending. The rest goes by place.
+    let fetched = spent(|counts| counts.rows_fetched_by_index);
+    assert!(fetched <= 4 * TASKS, "{fetched} rows fetched by index for {TASKS} tasks");
+    let read = spent(|counts| counts.rows_read_in_sequence);
+    assert!(read <= TASKS, "{read} rows read in sequence: some statement reads the whole table");
+    let transactions = spent(|counts| counts.transactions);
+    assert!(transactions <= TASKS / 20, "{transactions} transactions for {TASKS} tasks");
+}
+
+#[tokio::test]
+async fn the_poll_of_an_idle_queue_is_one_statement() {
+    let db = TestDb::new().await;
+    if db.url() != db.direct_url() {
+        return;
+    }
+    let client = connect(&db.direct_url()).await;
+    let before = Counts::settled(&client).await;
+    let began = Instant::now();
+    let app = TestApp::start(&db, &[("POLLING_INTERVAL_MS", "100")]).await;
+    sleep(Duration::from_secs(6)).await;
+    app.stop().await;
+    let polls = i64::try_from(began.elapsed().as_millis() / 100).expect("few");
+    let spent = Counts::settled(&client).await.transactions - before.transactions;
+    // Besides: the start, the end, a look for expired leases, our own questions.
+    assert!((polls / 2..polls + 40).contains(&spent), "{spent} transactions in {polls} polls");
+}
+
+#[tokio::test]
+async fn every_index_of_a_fresh_queue_is_one_that_a_statement_of_ours_needs() {
+    let db = TestDb::new().await;
+    let indexes = db
+        .value::<String>(
+            "select string_agg(indexname, ' ' order by tablename, indexname) from pg_indexes
+             where tablename in ('agent_tasks', 'agent_actions_log')",
+        )
+        .await;
+    assert_eq!(
+        indexes,
+        "agent_actions_log_context agent_actions_log_pkey \
+         agent_tasks_due agent_tasks_pkey agent_tasks_processing agent_tasks_suspect agent_tasks_unique_key",
+        "each costs every task; see migrations/ for what they are for"
+    );
+}
+
+/// Buffers that the pick of a claim touches.
+async fn buffers_of_a_pick(client: &Client, reach: &str) -> i64 {
+    let sql =
+        format!("explain (analyze, buffers, format json) select agent_tasks_due_v1('{{a}}', 10, {reach})");
+    client.batch_execute("begin").await.expect("begun");
+    let plan = client.query_one(&sql, &[]).await.expect("a plan").get::<_, serde_json::Value>(0);
+    client.batch_execute("rollback").await.expect("undone");
+    let plan = &plan[0]["Plan"];
+    ["Shared Hit Blocks", "Shared Read Blocks"]
+        .iter()
+        .map(|kind| plan[kind].as_i64().expect("a number"))
+        .sum()
+}
+
+#[tokio::test]
+async fn a_look_at_what_is_recent_passes_over_what_an_old_snapshot_keeps() {
+    let db = TestDb::new().await;
+    let (client, holder) = (connect(&db.direct_url()).await, connect(&db.direct_url()).await);
+    holder
+        .batch_execute("begin isolation level repeatable read; select count(*) from agent_tasks")
+        .await
+        .expect("a snapshot");
+    let insert =
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json) select 'a', 't', ";
+    client
+        .batch_execute(&format!(
+            "{insert} now() - interval '1 minute', '{{}}' from generate_series(1, 20000);
+             update agent_tasks set status = 'completed';
+             {insert} now(), '{{}}' from generate_series(1, 100)"
+        ))
+        .await
+        .expect("a long queue worked off");
+    buffers_of_a_pick(&client, "null").await;
+    let (all, recent) = (buffers_of_a_pick(&client, "null").await, buffers_of_a_pick(&client, "30").await);
+    assert!(all > 1_000, "{all} buffers: there is nothing to pass over");
+    assert!(recent < 200, "{recent} buffers for what is recent, {all} for all");
+}
