@@ -31,7 +31,6 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_material = off
-set enable_sort = off
 set enable_incremental_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
