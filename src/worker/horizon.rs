@@ -17,6 +17,8 @@ const SHARE: u32 = 100;
 const LONGEST: Duration = Duration::from_secs(30);
 /// A task may become visible this long after it became due: writers take the time at which their transaction began.
 const MARGIN: Duration = Duration::from_secs(2);
+/// The answer to a claim that took this long may have been given back unread.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What complete looks have shown.
 #[derive(Default)]
@@ -65,12 +67,14 @@ impl Horizon {
         let fastest = *self.fastest.get_or_insert(took);
         self.fastest = Some(fastest.min(took));
         if reach.is_some() {
+            if let (Found::All, Some(complete)) = (found, &mut self.complete) {
+                complete.since = at;
+            }
             return;
         }
         let expense = took.saturating_sub(fastest);
         let since = match found {
-            // A claim that took seconds may have been given back unread.
-            _ if expense <= CHEAP || took > MARGIN => None,
+            _ if expense <= CHEAP || took >= LATE => None,
             Found::All => Some(at),
             Found::Full(waited) => at.checked_sub(*waited),
             Found::Contended => None,
@@ -111,6 +115,11 @@ mod tests {
         assert_eq!(horizon.complete_in(), None, "nothing was passed over");
         for _ in 0..98 {
             assert!(!look(&mut horizon, EXPENSIVE, &Found::All).await);
+            assert_eq!(
+                horizon.reach(),
+                Some(EXPENSIVE + MARGIN),
+                "what others saw to be gone need not be seen again"
+            );
         }
         assert_eq!(horizon.complete_in(), Some(EXPENSIVE));
         tokio::time::advance(EXPENSIVE).await;
