@@ -103,7 +103,7 @@ async fn the_poll_of_an_idle_queue_is_one_statement() {
     let polls = i64::try_from(began.elapsed().as_millis() / 100).expect("few");
     let spent = Counts::settled(&client).await.transactions - before.transactions;
     // Besides: the start, the end, a look for expired leases, our own questions.
-    assert!((polls / 2..polls + 40).contains(&spent), "{spent} transactions in {polls} polls");
+    assert!((polls / 4..polls + 40).contains(&spent), "{spent} transactions in {polls} polls");
 }
 
 #[tokio::test]
