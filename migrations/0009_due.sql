@@ -100,13 +100,117 @@ begin
 end
 $function$;
 
+-- The same for a queue that was empty a moment ago: one index scan over all lanes and a sort, instead of a plan that costs
+-- more to start than a few tasks to read (measured: a third of the time of such a claim, with sixteen types half of it).
+-- Answers nothing if 200 tasks or more are due: then the order takes the plan above.
+create or replace function agent_tasks_few_v1(types text[], lim integer, reach double precision) returns tid[]
+language plpgsql
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+    since constant timestamptz := case
+        when reach is null then '-infinity' else statement_timestamp() - make_interval(secs => reach)
+    end;
+begin
+    return array(
+        select task.ctid
+        from agent_tasks task
+        where task.ctid = any ((
+                select case when count(*) < 200 then (array_agg(due.place order by due.rank, due.scheduled_for, due.id))[1:lim] end
+                from (
+                    select
+                        pending.ctid as place, pending.scheduled_for, pending.id,
+                        (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end) as rank
+                    from agent_tasks pending
+                    where pending.status = 'pending'
+                        and pending.crash_count < 2
+                        and pending.task_type = any (types)
+                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                            = any ('{0,1,2,3}')
+                        and pending.scheduled_for between since and statement_timestamp()
+                        and pending.task_type <> all (array(select kind.task_type::text from task_types kind where kind.paused))
+                    limit 200
+                ) due
+            )::tid[])
+            and task.status || '' = 'pending'
+            and task.scheduled_for <= statement_timestamp()
+        for no key update of task skip locked
+    );
+end
+$function$;
+
+-- Seconds until the next task that this process can run is due: not positive if one is due now, null if there is none;
+-- `suspect` for those that must run alone. One index entry per lane is read. With `reach`, ordinary tasks that became due
+-- longer ago are passed over; `left_out` are ids.
+create or replace function agent_tasks_next_v1(types text[], left_out uuid[], reach double precision)
+returns table (ordinary double precision, suspect double precision)
+language plpgsql
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+    since constant timestamptz := case
+        when reach is null then '-infinity' else statement_timestamp() - make_interval(secs => reach)
+    end;
+    running constant text[] := array(
+        select lane.task_type
+        from unnest(types) as lane (task_type)
+        where not exists (select from task_types kind where kind.task_type = lane.task_type and kind.paused)
+    );
+begin
+    return query select
+        (
+            select min(extract(epoch from head.scheduled_for))
+            from (values (0), (1), (2), (3)) as ranks (rank)
+            cross join unnest(running) as lane (task_type)
+            cross join lateral (
+                select pending.scheduled_for
+                from agent_tasks pending
+                where pending.status = 'pending'
+                    and pending.crash_count < 2
+                    and pending.task_type = lane.task_type
+                    and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                        = ranks.rank
+                    and pending.scheduled_for >= since
+                    and pending.id <> all (left_out)
+                order by pending.scheduled_for, pending.id
+                limit 1
+            ) head
+        )::float8 - extract(epoch from clock_timestamp())::float8,
+        (
+            select extract(epoch from alone.scheduled_for)
+            from agent_tasks alone
+            where alone.status = 'pending'
+                and alone.crash_count >= 2
+                and alone.task_type = any (running)
+                and alone.id <> all (left_out)
+            order by alone.scheduled_for, alone.id
+            limit 1
+        )::float8 - extract(epoch from clock_timestamp())::float8;
+end
+$function$;
+
 do $migration$
 declare
     api_role text;
+    signature text;
 begin
-    revoke all on function agent_tasks_due_v1(text[], integer, double precision) from public;
-    for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
-        execute format('revoke all on function agent_tasks_due_v1(text[], integer, double precision) from %I', api_role);
+    foreach signature in array array[
+        'agent_tasks_due_v1(text[], integer, double precision)',
+        'agent_tasks_few_v1(text[], integer, double precision)',
+        'agent_tasks_next_v1(text[], uuid[], double precision)'
+    ] loop
+        execute format('revoke all on function %s from public', signature);
+        for api_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
+            execute format('revoke all on function %s from %I', signature, api_role);
+        end loop;
     end loop;
 end
 $migration$;

@@ -1,6 +1,7 @@
 //! What can go wrong with a query, sorted by what the caller should do about it.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::PoolError;
@@ -8,17 +9,17 @@ use tokio_postgres::error::SqlState;
 
 /// A query that did not work. What it displays holds no row: Postgres quotes the refused one in its DETAIL. For the same
 /// reason it has no source.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DbError {
     /// No connection could be had.
     #[error("no database connection: {}", describe_pool(.0))]
-    Connect(PoolError),
+    Connect(Arc<PoolError>),
     /// The client's own deadline passed. Whether the statement took effect is unknown.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
     /// The server or the connection failed.
     #[error("{}", describe(.0))]
-    Postgres(tokio_postgres::Error),
+    Postgres(Arc<tokio_postgres::Error>),
     /// The attempt on whose behalf the question was asked has lost its lease. Nothing was asked.
     #[error("the lease has run out")]
     LeaseOver,
@@ -34,7 +35,7 @@ pub enum DbError {
 
 impl From<tokio_postgres::Error> for DbError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error)
+        Self::Postgres(Arc::new(error))
     }
 }
 
@@ -52,7 +53,11 @@ impl DbError {
     #[must_use]
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
-            Self::Postgres(error) | Self::Connect(PoolError::Backend(error)) => error.code(),
+            Self::Postgres(error) => error.code(),
+            Self::Connect(error) => match &**error {
+                PoolError::Backend(error) => error.code(),
+                _ => None,
+            },
             _ => None,
         }
     }

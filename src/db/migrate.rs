@@ -38,7 +38,8 @@ const MIGRATIONS: &[Migration] = migrations![
     "0008_index_log_context.concurrent",
     "0009_due",
     "0010_take",
-    "0011_announce",
+    "0011_end",
+    "0012_announce",
 ];
 
 const HISTORY: &str = "
@@ -101,21 +102,24 @@ pub enum SchemaState {
 /// What there is, and what this role may do with it. Until there is a history nothing can be hidden from anybody.
 const ACCESS: &str = "
 with ours as (
-    select
-        to_regclass('task_processor_migrations')::oid as history,
-        to_regclass('agent_tasks')::oid as tasks,
-        to_regprocedure('agent_tasks_due_v1(text[], integer, double precision)')::oid as due,
-        to_regprocedure('agent_tasks_take_v1(double precision, text, tid[])')::oid as take
+    select to_regclass('task_processor_migrations')::oid as history, to_regclass('agent_tasks')::oid as tasks
+),
+closed as (
+    select string_agg(proname, ', ' order by proname) as functions
+    from ours
+    join pg_class on pg_class.oid = tasks
+    join pg_proc on pronamespace = relnamespace and proname ~ '^agent_tasks_[a-z_]+_v[0-9]+$'
+    where not has_function_privilege(pg_proc.oid, 'execute')
 )
 select
     history is null and tasks is null,
     history is null
         or (has_table_privilege(history, 'select')
-            and coalesce(has_table_privilege(tasks, 'select') and has_table_privilege(tasks, 'update'), true)
-            and coalesce(has_function_privilege(due, 'execute') and has_function_privilege(take, 'execute'), true)),
+            and coalesce(has_table_privilege(tasks, 'select') and has_table_privilege(tasks, 'update'), true)),
     history is null or not (row_security_active(history) or coalesce(row_security_active(tasks), false)),
-    current_user::text
-from ours";
+    current_user::text,
+    functions
+from ours, closed";
 
 /// Looks how far the database is, without changing it.
 pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
@@ -123,12 +127,13 @@ pub async fn schema_state(database: &Database) -> Result<SchemaState, DbError> {
     let rows = session.query(ACCESS, &[]).await?;
     let (empty, granted, sees_rows): (bool, bool, bool) =
         (rows[0].try_get(0)?, rows[0].try_get(1)?, rows[0].try_get(2)?);
-    let role: String = rows[0].try_get(3)?;
-    if !granted {
+    let (role, closed): (String, Option<String>) = (rows[0].try_get(3)?, rows[0].try_get(4)?);
+    if !granted || closed.is_some() {
+        let execute = closed.map(|functions| format!("; grant execute on function {functions} to {role}"));
         return Ok(SchemaState::Blind(format!(
             "role {role} may not work on the queue; as the owner run: grant select, insert, update, delete on all \
-             tables in schema public to {role}; grant execute on function agent_tasks_due_v1, \
-             agent_tasks_take_v1 to {role}"
+             tables in schema public to {role}{}",
+            execute.unwrap_or_default()
         )));
     }
     if !sees_rows {

@@ -130,7 +130,7 @@ impl Database {
                 if !matches!(error, PoolError::Timeout(TimeoutType::Wait)) {
                     self.contact.lost();
                 }
-                Err(DbError::Connect(error))
+                Err(DbError::Connect(error.into()))
             }
         }
     }
@@ -263,7 +263,7 @@ fn note_detail(error: tokio_postgres::Error) -> DbError {
     if let Some(detail) = error.as_db_error().and_then(tokio_postgres::error::DbError::detail) {
         tracing::debug!(detail, "what Postgres says beside the error");
     }
-    DbError::Postgres(error)
+    DbError::Postgres(error.into())
 }
 
 fn build_pool(target: &Target, tls: Option<MakeRustlsConnect>, size: usize) -> Result<Pool, TargetError> {

@@ -13,7 +13,7 @@ pub const WAKE_CHANNEL: &str = "agent_tasks";
 pub const CANCEL_CHANNEL: &str = "agent_tasks_cancel";
 
 impl Queue {
-    /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0011_announce.sql`).
+    /// Tells all listening workers to look. The trigger on inserts does the same (`migrations/0012_announce.sql`).
     pub async fn announce(&self) -> Result<(), DbError> {
         let sql = "select pg_notify($1, '')::text";
         self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;

@@ -18,6 +18,7 @@ macro_rules! claim {
 }
 
 const CLAIM: &str = claim!("agent_tasks_due_v1($3, $4, $5)");
+const CLAIM_FEW: &str = claim!("agent_tasks_few_v1($3, $4, $5)");
 
 /// The ids that `CLAIM` would take. It changes nothing.
 const PICK: &str = "
@@ -115,12 +116,32 @@ impl Queue {
         limit: usize,
         reach: Option<Duration>,
     ) -> Result<Vec<Claimed>, DbError> {
+        self.claim_or_go_around(CLAIM, types, limit, reach).await
+    }
+
+    /// The same, where little is expected to be due: quicker then, but answers nothing if there is much.
+    pub async fn claim_few(
+        &self,
+        types: &[String],
+        limit: usize,
+        reach: Option<Duration>,
+    ) -> Result<Vec<Claimed>, DbError> {
+        self.claim_or_go_around(CLAIM_FEW, types, limit, reach).await
+    }
+
+    async fn claim_or_go_around(
+        &self,
+        claim: &str,
+        types: &[String],
+        limit: usize,
+        reach: Option<Duration>,
+    ) -> Result<Vec<Claimed>, DbError> {
         if self.stubborn.ids().is_empty() {
             let most = i32::try_from(limit).unwrap_or(i32::MAX);
             let reach = reach.map(|reach| reach.as_secs_f64());
             let params: [Param<'_>; 3] =
                 [(&types, Type::TEXT_ARRAY), (&most, Type::INT4), (&reach, Type::FLOAT8)];
-            match self.claim_by(CLAIM, &params).await {
+            match self.claim_by(claim, &params).await {
                 Err(error) if is_for_the_rows(&error) => {}
                 result => return result,
             }
@@ -174,7 +195,7 @@ impl Queue {
             .db
             .claim_session(deadline::CLAIM)
             .await?
-            .query(include_str!("next_due.sql"), &params)
+            .query("select ordinary, suspect from agent_tasks_next_v1($1, $2, $3)", &params)
             .await?;
         let until = |column| -> Result<Option<Duration>, DbError> {
             let seconds: Option<f64> = rows[0].try_get(column)?;

@@ -29,7 +29,7 @@ pub(super) fn storable_json(mut value: Value) -> String {
 }
 
 /// Unlike `to_string` it does not write piece by piece through a formatter.
-fn json_text(value: &Value) -> String {
+pub(super) fn json_text(value: &Value) -> String {
     serde_json::to_string(value).expect("the keys of a value are strings")
 }
 

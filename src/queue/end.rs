@@ -1,4 +1,5 @@
-//! Ends attempts, many at once, so that one that cannot be stored costs the others nothing.
+//! Ends attempts, many at once, so that one that cannot be stored costs the others nothing. The statement, and why it is
+//! a function: `migrations/0011_end.sql`.
 
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
@@ -7,9 +8,8 @@ use super::ending::{Ending, Verdict};
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
-const END: &str =
-    concat!(include_str!("end_update.sql"), include_str!("log.sql"), include_str!("end_verdict.sql"));
-const END_WITHOUT_LOG: &str = concat!(include_str!("end_update.sql"), include_str!("end_verdict.sql"));
+const END: &str = "select agent_tasks_end_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const END_WITHOUT_LOG: &str = "select agent_tasks_end_unlogged_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 impl Queue {
     /// Ends attempts and writes a log row for each. The verdicts come in the order of the endings.
@@ -125,7 +125,11 @@ impl Queue {
         ];
         let params: &[Param<'_>] = &columns;
         let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;
-        rows.iter().map(|row| Ok(verdict(row.try_get(0)?))).collect()
+        let verdicts: Option<Vec<&str>> = rows[0].try_get(0)?;
+        Ok(match verdicts {
+            None => vec![Verdict::Accepted; endings.len()],
+            Some(names) => names.into_iter().map(verdict).collect(),
+        })
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::content::holds_nul;
+use super::content::{holds_nul, json_text};
 use super::{Queue, QueueError, deadline};
-use crate::db::Lane;
+use crate::db::{DbError, Lane};
 
 /// Tasks that one call may add.
 pub const MAX_BATCH: usize = 1_000;
@@ -92,7 +92,8 @@ impl NewTask {
         }
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    /// Whether it can be accepted: its input as JSON text.
+    pub(super) fn check(&self) -> Result<String, Invalid> {
         let invalid = |field, reason: String| Err(Invalid { field, reason });
         let texts = [
             ("task_type", Some(&self.task_type), 100),
@@ -123,7 +124,7 @@ impl NewTask {
         if ahead.max(self.delay) > FARTHEST {
             return invalid("scheduled_for", "is more than five years ahead".into());
         }
-        let context = self.context.to_string();
+        let context = json_text(&self.context);
         if holds_nul(&self.context) {
             return invalid("context_json", "holds the character U+0000, which jsonb cannot store".into());
         }
@@ -133,18 +134,26 @@ impl NewTask {
                 format!("has {} bytes, at most {MAX_CONTEXT} are allowed", context.len()),
             );
         }
-        Ok(())
+        Ok(context)
     }
+}
+
+/// A task that was found fit, and its input as JSON text.
+#[derive(Clone, Copy)]
+pub(super) struct Fit<'a> {
+    pub(super) task: &'a NewTask,
+    pub(super) context: &'a str,
 }
 
 impl Queue {
     /// Adds tasks, all or none. The answers come in the order given.
     pub async fn enqueue(&self, tasks: &[NewTask]) -> Result<Vec<Enqueued>, QueueError> {
-        check_batch(tasks)?;
+        let contexts = check_batch(tasks)?;
         let mut enqueued = vec![None; tasks.len()];
         let mut missing: Vec<usize> = (0..tasks.len()).collect();
         for _ in 0..ROUNDS {
-            let batch: Vec<&NewTask> = missing.iter().map(|index| &tasks[*index]).collect();
+            let fit = |index: &usize| Fit { task: &tasks[*index], context: &contexts[*index] };
+            let batch: Vec<Fit<'_>> = missing.iter().map(fit).collect();
             for (index, answer) in missing.iter().zip(self.insert(&batch).await?) {
                 enqueued[*index] = answer;
             }
@@ -161,13 +170,13 @@ impl Queue {
     }
 
     /// One statement. An answer is missing where somebody else has just added the same key.
-    async fn insert(&self, tasks: &[&NewTask]) -> Result<Vec<Option<Enqueued>>, QueueError> {
+    pub(super) async fn insert(&self, fit: &[Fit<'_>]) -> Result<Vec<Option<Enqueued>>, DbError> {
         macro_rules! column {
             ($task:ident => $value:expr) => {
-                tasks.iter().map(|$task| $value).collect::<Vec<_>>()
+                fit.iter().map(|Fit { task: $task, .. }| $value).collect::<Vec<_>>()
             };
         }
-        let ids: Vec<Uuid> = tasks.iter().map(|_| Uuid::now_v7()).collect();
+        let ids: Vec<Uuid> = fit.iter().map(|_| Uuid::now_v7()).collect();
         let task_types = column!(task => &task.task_type);
         let agent_types = column!(task => &task.agent_type);
         let user_ids = column!(task => task.user_id);
@@ -176,7 +185,7 @@ impl Queue {
         let times = column!(task => task.scheduled_for);
         let priorities = column!(task => &task.priority);
         let max_retries = column!(task => task.max_retries);
-        let contexts = column!(task => task.context.to_string());
+        let contexts: Vec<&str> = fit.iter().map(|fit| fit.context).collect();
         let creators = column!(task => &task.created_by);
         let keys = column!(task => &task.unique_key);
         let timeouts = column!(task => task.timeout_seconds);
@@ -212,14 +221,10 @@ impl Queue {
             })
             .collect()
     }
-
-    /// Adds one task.
-    pub async fn enqueue_one(&self, task: NewTask) -> Result<Enqueued, QueueError> {
-        Ok(self.enqueue(&[task]).await?[0])
-    }
 }
 
-fn check_batch(tasks: &[NewTask]) -> Result<(), Invalid> {
+/// The inputs of tasks that may be added by one call.
+fn check_batch(tasks: &[NewTask]) -> Result<Vec<String>, Invalid> {
     if tasks.is_empty() || tasks.len() > MAX_BATCH {
         return Err(Invalid {
             field: "tasks",
@@ -227,11 +232,8 @@ fn check_batch(tasks: &[NewTask]) -> Result<(), Invalid> {
         });
     }
     let mut keys = HashSet::new();
-    for task in tasks {
-        task.check()?;
-        if task.unique_key.as_ref().is_some_and(|key| !keys.insert(key)) {
-            return Err(Invalid { field: "unique_key", reason: "appears twice in one call".into() });
-        }
+    if tasks.iter().filter_map(|task| task.unique_key.as_ref()).any(|key| !keys.insert(key)) {
+        return Err(Invalid { field: "unique_key", reason: "appears twice in one call".into() });
     }
-    Ok(())
+    tasks.iter().map(NewTask::check).collect()
 }

@@ -10,6 +10,7 @@ mod content;
 mod end;
 mod ending;
 mod enqueue;
+mod enqueue_one;
 mod prune;
 pub mod read;
 mod redrive;
@@ -50,6 +51,7 @@ pub struct Queue {
     metrics: Arc<Metrics>,
     log_refused: Arc<AtomicBool>,
     stubborn: Arc<stubborn::Stubborn>,
+    merger: Arc<enqueue_one::Merger>,
 }
 
 /// What holds for a task whose row and type say nothing else.
@@ -62,7 +64,7 @@ struct Rules {
 }
 
 /// A verb that could not be carried out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
     /// The caller's input is wrong, and where.
     #[error(transparent)]
@@ -112,6 +114,7 @@ impl Queue {
             metrics,
             log_refused: Arc::default(),
             stubborn: Arc::default(),
+            merger: Arc::default(),
         }
     }
 

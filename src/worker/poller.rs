@@ -70,6 +70,8 @@ pub(super) struct Poller {
     suspects_looked_at: Instant,
     /// Nothing is known to be due, so the next step asks before it claims: the poll of an idle queue is one read.
     ask_first: bool,
+    /// Nothing was due a moment ago, so little is now.
+    expects_few: bool,
     slow_clock_told: bool,
 }
 
@@ -97,6 +99,7 @@ impl Poller {
             reserved: None,
             suspects_looked_at: Instant::now(),
             ask_first: false,
+            expects_few: false,
             slow_clock_told: false,
         }
     }
@@ -109,6 +112,7 @@ impl Poller {
             engine.stats.stepped();
             // Not cut short: the reply to a claim must not be lost.
             let next = self.step().await;
+            self.expects_few = matches!(next, Next::Idle(_)) && !engine.config.poll_strict;
             if until == Until::Dry && matches!(next, Next::Idle(_)) && self.scope.in_hand() == 0 {
                 break;
             }
@@ -198,7 +202,12 @@ impl Poller {
         }
         let Some(membership) = engine.company.try_join() else { return Ok(Next::Blocked(LOOK_AROUND)) };
         let (reach, began) = (self.horizon.reach(), Instant::now());
-        let claim = engine.queue.claim_within(&engine.types, size, reach);
+        let claim = async {
+            match self.expects_few {
+                true => engine.queue.claim_few(&engine.types, size, reach).await,
+                false => engine.queue.claim_within(&engine.types, size, reach).await,
+            }
+        };
         let attempts = engine.claim(&self.scope, membership, claim).await?;
         let took = began.elapsed();
         let oldest = attempts.iter().map(|attempt| attempt.ticket.terms.waited).max();
@@ -217,6 +226,9 @@ impl Poller {
         }
         let due = self.next_due(reach).await?;
         let more = due.ordinary == Some(Duration::ZERO);
+        if more && self.expects_few {
+            return Ok(Next::Again);
+        }
         self.horizon.looked(reach, began, took, &if more { Found::Contended } else { Found::All });
         if due.suspect == Some(Duration::ZERO)
             && let Some(next) = self.make_room_for_suspect().await?

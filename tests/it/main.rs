@@ -10,6 +10,7 @@ mod documents;
 mod doors;
 mod embedded_postgres;
 mod endings;
+mod enqueueing;
 mod handlers;
 mod hardships;
 mod layers;
