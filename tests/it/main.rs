@@ -6,6 +6,7 @@ mod claims;
 mod command_line;
 mod configuration;
 mod costs;
+mod deployment;
 mod documents;
 mod doors;
 mod embedded_postgres;
