@@ -5,6 +5,7 @@ mod dockerfile;
 mod gcloud;
 mod rootfs;
 mod scale_to_zero;
+mod sql;
 
 use std::fs;
 use std::path::{Path, PathBuf};
