@@ -60,7 +60,7 @@ cp -r /usr/share/zoneinfo "$root/usr/share/zoneinfo"
 echo 'nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin' >"$root/etc/passwd"
 echo 'nonroot:x:65532:' >"$root/etc/group"
 files=(--ro-bind "$root" / --proc /proc --dev /dev)
-say "$(du -sm "$root" | cut -f1) MB, $((size / 1000 / 1000)) of them the binary; libraries:" $libraries
+say "$(du -sm "$root" | cut -f1) MB, $((size / 1000 / 1000)) of them the binary; libraries:" "${libraries//$'\n'/ }"
 
 # Runs the binary in there: the program and its arguments, after the options for bwrap and `--`.
 inside() {
