@@ -8,7 +8,7 @@ use task_processor::http::auth::{Need, ROUTES};
 
 use super::read;
 
-/// <https://cloud.google.com/build/docs/build-config-file-schema>, read in November 2026; so are the next two.
+/// As a stored copy of <https://cloud.google.com/build/docs/build-config-file-schema> has them; so have the next two.
 const TOP_LEVEL: &[&str] = &[
     "steps",
     "timeout",
