@@ -2,8 +2,11 @@
 //! trace, labels to search by, and errors that Error Reporting takes up.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 use uuid::Uuid;
@@ -33,6 +36,22 @@ pub(super) struct CloudLines {
     service: Value,
 }
 
+/// A line that needs something added to its end and nothing else: that of an attempt that ended well, mostly, of which
+/// there may be thousands a second. What does not fit, an escaped text say, is no such line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Plain<'a> {
+    severity: &'a str,
+    task_id: &'a str,
+    task_type: &'a str,
+    attempt: u32,
+    request_id: Option<IgnoredAny>,
+    traceparent: Option<IgnoredAny>,
+    span: Option<IgnoredAny>,
+    #[serde(rename = "logging.googleapis.com/labels")]
+    labels: Option<IgnoredAny>,
+}
+
 /// One line on its way.
 pub(super) struct CloudLine<'a>(&'a CloudLines);
 
@@ -46,6 +65,29 @@ impl CloudLines {
 
     /// The line with all that Google has a place for in its place. What is no JSON object stays as it is.
     fn complete<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        self.add_to_plain(line).map_or_else(|| self.rewrite(line), Cow::Owned)
+    }
+
+    /// What [`CloudLines::rewrite`] would make of a plain line, at a fraction of the cost.
+    fn add_to_plain(&self, line: &[u8]) -> Option<Vec<u8>> {
+        let plain: Plain<'_> = serde_json::from_slice(line).ok()?;
+        let Plain { severity, task_id, task_type, attempt, request_id, traceparent, span, labels } = plain;
+        let simple = [request_id, traceparent, span, labels].iter().all(Option::is_none);
+        if !simple || is_error(severity) || line.len() > LONGEST {
+            return None;
+        }
+        let trace = self.trace_name(Uuid::parse_str(task_id).ok()?.simple());
+        let mut longer = line.strip_suffix(b"}\n")?.to_vec();
+        // These texts had no escapes, so they need none.
+        writeln!(
+            longer,
+            r#","{TRACE}":"{trace}","{LABELS}":{{"task_id":"{task_id}","task_type":"{task_type}","attempt":"{attempt}"}}}}"#,
+        )
+        .ok()?;
+        Some(longer)
+    }
+
+    fn rewrite<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
         let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(line) else { return line.into() };
         let spans = match fields.remove("spans") {
             Some(Value::Array(spans)) => spans,
@@ -83,11 +125,7 @@ impl CloudLines {
         // A task that came with no trace is one: the lines of all its attempts stand together.
         let id = trace.as_ref().map(Trace::id).or_else(|| Some(task?.simple().to_string()));
         if let Some(id) = id {
-            let name = match &self.project {
-                Some(project) => format!("projects/{project}/traces/{id}"),
-                None => id,
-            };
-            fields.insert(TRACE.to_owned(), name.into());
+            fields.insert(TRACE.to_owned(), self.trace_name(id).into());
         }
         if let Some(trace) = trace {
             fields.insert(SAMPLED.to_owned(), trace.sampled().into());
@@ -97,6 +135,13 @@ impl CloudLines {
             && let Value::Object(all) = fields.entry(LABELS).or_insert_with(|| json!({}))
         {
             all.extend(labels.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+        }
+    }
+
+    fn trace_name(&self, id: impl fmt::Display) -> String {
+        match &self.project {
+            Some(project) => format!("projects/{project}/traces/{id}"),
+            None => id.to_string(),
         }
     }
 
@@ -182,6 +227,33 @@ mod tests {
         assert_eq!((&line[SPAN], &line[SAMPLED]), (&json!("00f067aa0ba902b7"), &json!(true)));
         assert_eq!(line[LABELS], json!({ "task_id": id }));
         assert!(line.get("spans").is_none(), "it would say the same twice: {line}");
+    }
+
+    #[test]
+    fn a_plain_line_becomes_what_any_other_way_would_make_of_it() {
+        let lines = CloudLines { project: None, service: Value::Null };
+        let id = "0192f3a0-1111-7222-8333-444455556666";
+        let (mut plain, mut other) = (0, 0);
+        for task_type in ["echo", "with \"quotes\"", "\u{e4}\n"] {
+            for (field, value) in
+                [("ms", json!(1)), ("requestId", json!("r")), ("span", json!({ "name": "a" }))]
+            {
+                let line = json!({
+                    "severity": "INFO", field: value, "taskId": id, "taskType": task_type, "attempt": 1
+                });
+                let line = format!("{line}\n").into_bytes();
+                let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
+                match lines.add_to_plain(&line) {
+                    Some(longer) => {
+                        assert_eq!(parse(&longer), parse(&lines.rewrite(&line)));
+                        assert_eq!(longer.last(), Some(&b'\n'));
+                        plain += 1;
+                    }
+                    None => other += 1,
+                }
+            }
+        }
+        assert_eq!((plain, other), (1, 8));
     }
 
     #[test]
