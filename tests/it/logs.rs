@@ -116,13 +116,26 @@ async fn a_request_has_the_trace_that_the_platform_names_in_either_header() {
 #[tokio::test]
 async fn a_loop_that_is_not_given_the_cpu_says_so() {
     let db = TestDb::new().await;
-    let instance = Instance::start(&db, &[("POLLING_INTERVAL_MS", "100")]).await;
-    eventually("it polls", async || instance.health().await["polling"]["enabled"] == true).await;
-    instance.signal(Signal::STOP);
-    // As Cloud Run does it to an instance without requests.
-    sleep(Duration::from_secs(6)).await;
-    instance.signal(Signal::CONT);
-    let warning = line(&instance, "the polling loop was held up").await;
-    assert_eq!(warning["severity"], "WARNING");
-    assert!(warning["message"].as_str().is_some_and(|text| text.contains("--no-cpu-throttling")));
+    let instance = Instance::start(&db, &[("POLLING_INTERVAL_MS", "1000")]).await;
+    insert(&db, "{}", "null").await;
+    line(&instance, "task complete").await;
+    let warning = || {
+        let is_it =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("CPU throttled"));
+        lines(&instance).into_iter().find(is_it)
+    };
+    // As Cloud Run does it to an instance without requests. It may happen in the middle of a query, which is no drift
+    // of the loop's; then the next time tells.
+    for _ in 0..5 {
+        instance.signal(Signal::STOP);
+        sleep(Duration::from_secs(6)).await;
+        instance.signal(Signal::CONT);
+        sleep(Duration::from_millis(200)).await;
+        if let Some(warning) = warning() {
+            assert_eq!(warning["severity"], "WARNING");
+            assert!(warning["message"].as_str().is_some_and(|text| text.contains("--no-cpu-throttling")));
+            return;
+        }
+    }
+    panic!("it was frozen five times and said nothing: {}", instance.log());
 }
