@@ -39,6 +39,7 @@ pub const VARIABLES: &[&str] = &[
     "LOG_RETENTION_DAYS",
     "LOG_FORMAT",
     "RUST_LOG",
+    "GOOGLE_CLOUD_PROJECT",
 ];
 
 /// What the process needs to know, checked. Build one with [`Config::from_env`] or, in tests and tools, [`Config::from_vars`].
@@ -138,6 +139,12 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `RUST_LOG`, as tracing-subscriber's `EnvFilter` reads it.
     pub filter: String,
+    /// `GOOGLE_CLOUD_PROJECT`: the project whose traces the lines belong to.
+    pub project: Option<String>,
+    /// Whose errors these are, for Error Reporting: the Cloud Run service.
+    pub service: String,
+    /// And of which version: the Cloud Run revision, else our own version.
+    pub version: String,
 }
 
 /// How log lines look.
@@ -210,6 +217,7 @@ struct Raw {
     log_retention_days: Option<String>,
     log_format: Option<String>,
     rust_log: Option<String>,
+    google_cloud_project: Option<String>,
 }
 
 impl Config {
@@ -247,7 +255,12 @@ pub fn env_vars() -> HashMap<String, String> {
 /// The revision this process belongs to, on Cloud Run.
 #[must_use]
 pub fn cloud_run_revision() -> Option<String> {
-    env_vars().remove("K_REVISION").filter(|revision| !revision.is_empty())
+    platform("K_REVISION")
+}
+
+/// A variable that Cloud Run sets, and nobody else should.
+fn platform(name: &str) -> Option<String> {
+    env_vars().remove(name).filter(|value| !value.is_empty())
 }
 
 /// A name for this start of this process, for people and for the column `claimed_by`: never used twice.
@@ -282,6 +295,9 @@ impl Check {
                     &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
                 ),
                 filter: raw.rust_log.clone().unwrap_or_else(|| "info,tokio_postgres=info".to_owned()),
+                project: raw.google_cloud_project.clone(),
+                service: platform("K_SERVICE").unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned()),
+                version: cloud_run_revision().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
             },
         }
     }

@@ -1,6 +1,8 @@
 //! What operators see: log lines and metrics.
 
+mod cloud;
 pub mod metrics;
+pub mod trace;
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -10,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 use crate::config::{LogConfig, LogFormat, cloud_run_revision};
+use cloud::CloudLines;
 
 /// Sends log lines to standard error, as JSON for Google Cloud Logging or for people, panics included.
 ///
@@ -23,7 +26,7 @@ pub fn init(config: &LogConfig) {
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
     let registry = Registry::default().with(filter);
     let initialised = if json {
-        registry.with(tracing_stackdriver::layer().with_writer(std::io::stderr)).try_init()
+        registry.with(tracing_stackdriver::layer().with_writer(CloudLines::new(config))).try_init()
     } else {
         registry
             .with(
@@ -43,8 +46,8 @@ pub fn init(config: &LogConfig) {
 /// One line instead of the default hook's several, which Cloud Logging would tear apart.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("a value that is no text");
-    let location = panic.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(severity = "CRITICAL", location, "panic: {message}");
+    let (file, line) = panic.location().map(|place| (place.file(), place.line())).unzip();
+    tracing::error!(severity = "CRITICAL", panic_file = file, panic_line = line, "panic: {message}");
 }
 
 /// An error with its causes, in one line: what a client must not see and the log must.

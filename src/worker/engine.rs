@@ -90,6 +90,7 @@ impl Engine {
         let Claimed { lease, terms, task } = claimed;
         let ticket = Ticket {
             terms,
+            trace_context: task.as_ref().ok().and_then(|task| task.trace_context.clone()),
             held: self.leases.hold(lease, self.lease_end(sent)),
             scope: scope.clone(),
             membership: membership.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::company::Membership;
 use super::engine::Engine;
@@ -24,6 +25,8 @@ pub(super) struct Attempt {
 /// All that belongs to a claimed task until its verdict is in.
 pub(super) struct Ticket {
     pub(super) terms: Terms,
+    /// The trace that the task came with.
+    pub(super) trace_context: Option<String>,
     pub(super) held: Arc<Held>,
     pub(super) scope: Arc<Scope>,
     pub(super) membership: Membership,
@@ -96,14 +99,23 @@ impl Ticket {
         if let Some(stop) = self.held.stopped_already() {
             return Err(Box::new(End::Stopped(stop)));
         }
+        // What the handler logs, its panic too, says whose it is.
+        let span = tracing::info_span!(
+            "attempt",
+            task_id = %task.id,
+            task_type = task.task_type,
+            attempt = self.terms.attempt,
+            traceparent = self.trace_context,
+        );
         self.held.started(self.terms.timeout);
         let services = engine.services.fenced(self.held.fence.clone());
         let code = handler.run(task, services);
-        Ok(tokio::spawn(async move {
+        let timed = async move {
             let began = Instant::now();
             let outcome = code.await;
             (outcome, began.elapsed())
-        }))
+        };
+        Ok(tokio::spawn(timed.instrument(span)))
     }
 
     async fn watch(&self, mut code: Code) -> End {
@@ -178,20 +190,25 @@ impl Ended {
         drop((membership, in_hand));
     }
 
-    /// One line per attempt; inputs and results are nobody's business here.
+    /// One line per attempt; inputs and results are nobody's business here. What is given up is an error, what will be
+    /// tried again is not.
     fn report(&self, verdict: Verdict) {
         let Terms { attempt, task_type, .. } = &self.ticket.terms;
         let (task_id, task_type) = (self.ticket.held.lease.id, task_type.as_str());
         let ending = self.verb.name();
+        let traceparent = self.ticket.trace_context.as_deref();
         let ms = self.took.map(|took| took.as_millis());
         match (verdict, self.error.as_deref()) {
             (Verdict::Stale, _) => {
-                tracing::warn!(%task_id, task_type, attempt, ending, "late: another attempt owns the task, nothing written");
+                tracing::warn!(%task_id, task_type, attempt, traceparent, ending, "late: another attempt owns the task, nothing written");
+            }
+            (_, Some(error)) if self.verb == Verb::Fail => {
+                tracing::error!(%task_id, task_type, attempt, traceparent, ending, ms, error, "task {ending}: {error}");
             }
             (_, Some(error)) => {
-                tracing::warn!(%task_id, task_type, attempt, ending, ms, error, "task {ending}: {error}");
+                tracing::warn!(%task_id, task_type, attempt, traceparent, ending, ms, error, "task {ending}: {error}");
             }
-            _ => tracing::info!(%task_id, task_type, attempt, ending, ms, "task {ending}"),
+            _ => tracing::info!(%task_id, task_type, attempt, traceparent, ending, ms, "task {ending}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod appetite;
 mod company;
 mod dispatch;
+mod drift;
 mod ears;
 mod engine;
 mod execute;

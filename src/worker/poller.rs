@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::appetite::Appetite;
+use super::drift::Drift;
 use super::engine::Engine;
 use super::execute::Attempt;
 use super::horizon::{Found, Horizon};
@@ -72,7 +73,7 @@ pub(super) struct Poller {
     ask_first: bool,
     /// Nothing was due a moment ago, so little is now.
     expects_few: bool,
-    slow_clock_told: bool,
+    drift: Drift,
 }
 
 impl Poller {
@@ -100,7 +101,7 @@ impl Poller {
             suspects_looked_at: Instant::now(),
             ask_first: false,
             expects_few: false,
-            slow_clock_told: false,
+            drift: Drift::default(),
         }
     }
 
@@ -159,7 +160,7 @@ impl Poller {
                 self.ask_first = longest == interval && !self.engine.config.poll_strict;
                 let began = Instant::now();
                 sleep(longest).await;
-                self.check_clock(longest, began.elapsed());
+                self.drift.waited(longest, began.elapsed());
             }
         }
     }
@@ -286,17 +287,5 @@ impl Poller {
             let _ = self.attempts.send(attempt);
         }
         count
-    }
-
-    /// Cloud Run stops the clock of an instance without requests unless it is told not to.
-    fn check_clock(&mut self, planned: Duration, took: Duration) {
-        if took > planned * 2 + Duration::from_secs(15) && !self.slow_clock_told {
-            self.slow_clock_told = true;
-            tracing::warn!(
-                planned_s = planned.as_secs(),
-                took_s = took.as_secs(),
-                "the polling loop was held up: is the CPU throttled? On Cloud Run deploy with --no-cpu-throttling"
-            );
-        }
     }
 }

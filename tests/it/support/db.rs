@@ -12,8 +12,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, Row};
 
-use super::eventually;
 use super::server::{self, Server, TEMPLATE, test_variable};
+use super::{Proxy, eventually};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -58,6 +58,13 @@ impl TestDb {
     /// Straight to the server.
     pub(crate) fn direct_url(&self) -> String {
         self.server.postgres.url(&self.name)
+    }
+
+    /// A way there over TCP, for whom the server's socket is out of reach, and its URL.
+    pub(crate) async fn over_tcp(&self) -> (Proxy, String) {
+        let proxy = Proxy::to(self.server.postgres.socket_dir()).await;
+        let url = proxy.url(&self.name);
+        (proxy, url)
     }
 
     /// The environment for this database. Retries come after a second, and the poll is so rare that only a wake-up

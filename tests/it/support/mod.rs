@@ -15,7 +15,7 @@ pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use instance::Instance;
 pub(crate) use proxy::Proxy;
-pub(crate) use server::{connect, scratch};
+pub(crate) use server::{connect, scratch, test_variable};
 
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
