@@ -87,7 +87,7 @@ async fn app_behind(proxy: &Proxy, extra: &[(&str, &str)]) -> TestApp {
     let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
     config.http.host = [127, 0, 0, 1].into();
     let app = TestApp::start_with(config, handlers::all()).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app
 }
 
@@ -156,7 +156,7 @@ async fn a_process_that_starts_without_a_database_waits_for_it() {
     let app = TestApp::start_with(config, handlers::all()).await;
     assert_eq!(app.get("/health").await.1["status"], "degraded");
     outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app.stop().await;
 }
 

@@ -7,12 +7,13 @@ use task_processor::app::{App, Doors};
 use task_processor::config::Config;
 use task_processor::handler::Registry;
 use task_processor::handlers;
-use task_processor::queue::Queue;
+use task_processor::queue::{NewTask, Queue};
 use task_processor::shutdown::Shutdown;
 use task_processor::worker::WorkerHandle;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-use super::TestDb;
+use super::{TestDb, eventually};
 
 /// The key that [`TestDb::config`] sets.
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
@@ -40,8 +41,18 @@ impl TestApp {
         Self { address, worker, shutdown, http, running: tokio::spawn(bound.run()) }
     }
 
+    /// Waits until it works.
+    pub(crate) async fn ready(&self) {
+        eventually("it is ready", async || self.get("/health/ready").await.0 == 200).await;
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         self.worker.queue()
+    }
+
+    /// Adds a task for the handler `echo`, which does what the context says.
+    pub(crate) async fn add(&self, context: Value) -> Uuid {
+        self.queue().enqueue_one(NewTask::new("echo", context)).await.expect("a task").id
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -11,6 +11,7 @@ use task_processor::telemetry::metrics::Metrics;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, Row};
+use uuid::Uuid;
 
 use super::eventually;
 use super::server::{self, Server, TEMPLATE, test_variable};
@@ -111,6 +112,16 @@ impl TestDb {
         let rows = self.rows(sql).await;
         assert_eq!(rows.len(), 1, "rows of {sql}");
         rows[0].try_get(0).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// Whether a condition holds for the task's row.
+    pub(crate) async fn task_is(&self, id: Uuid, condition: &str) -> bool {
+        self.value(&format!("select ({condition}) is true from agent_tasks where id = '{id}'")).await
+    }
+
+    /// Waits until a condition holds for the task's row.
+    pub(crate) async fn task_becomes(&self, id: Uuid, condition: &str) {
+        eventually(condition, async || self.task_is(id, condition).await).await;
     }
 
     /// Waits until the statement answers `true`.
