@@ -32,10 +32,11 @@ pub(super) struct Horizon {
 /// The last complete look.
 struct Complete {
     at: Instant,
-    /// What was due before is gone, or has to wait behind what was found.
+    /// What was due before is gone or, with `more_behind`, has to wait behind what was found.
     since: Instant,
     /// For so long others may pass over that.
     good_for: Duration,
+    more_behind: bool,
 }
 
 /// What came of a look.
@@ -51,7 +52,7 @@ pub(super) enum Found {
 impl Horizon {
     /// How far back the next look has to reach; `None`: all the way.
     pub(super) fn reach(&self) -> Option<Duration> {
-        let Complete { at, since, good_for } = self.complete.as_ref()?;
+        let Complete { at, since, good_for, .. } = self.complete.as_ref()?;
         (at.elapsed() < *good_for).then(|| since.elapsed() + MARGIN)
     }
 
@@ -67,8 +68,12 @@ impl Horizon {
         let fastest = *self.fastest.get_or_insert(took);
         self.fastest = Some(fastest.min(took));
         if reach.is_some() {
-            if let (Found::All, Some(complete)) = (found, &mut self.complete) {
-                complete.since = at;
+            match (found, &mut self.complete) {
+                (Found::Full(_), _) | (_, None) => {}
+                // What is behind need not wait any longer: it may be older, and of a lower priority.
+                (_, Some(complete)) if complete.more_behind => self.complete = None,
+                (Found::All, Some(complete)) => complete.since = at,
+                (Found::Contended, _) => {}
             }
             return;
         }
@@ -79,7 +84,8 @@ impl Horizon {
             Found::Full(waited) => at.checked_sub(*waited),
             Found::Contended => None,
         };
-        self.complete = since.map(|since| Complete { at, since, good_for: (expense * SHARE).min(LONGEST) });
+        let (good_for, more_behind) = ((expense * SHARE).min(LONGEST), matches!(found, Found::Full(_)));
+        self.complete = since.map(|since| Complete { at, since, good_for, more_behind });
     }
 }
 
@@ -135,6 +141,19 @@ mod tests {
         assert!(look(&mut horizon, Duration::ZERO, &Found::Full(waited)).await);
         assert!(look(&mut horizon, EXPENSIVE, &Found::Full(waited)).await);
         assert_eq!(horizon.reach(), Some(EXPENSIVE + waited + MARGIN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_others_take_less_than_they_could_what_was_left_behind_is_looked_at_again() {
+        for (found, complete) in
+            [(Found::Full(Duration::ZERO), false), (Found::All, true), (Found::Contended, true)]
+        {
+            let mut horizon = Horizon::default();
+            assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
+            assert!(look(&mut horizon, EXPENSIVE, &Found::Full(EXPENSIVE * 2)).await);
+            assert!(!look(&mut horizon, Duration::ZERO, &found).await);
+            assert_eq!(horizon.reach().is_none(), complete);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -184,7 +184,8 @@ impl Poller {
 
     async fn claim_and_look(&mut self, size: usize) -> Result<Next, DbError> {
         let engine = self.engine.clone();
-        if std::mem::take(&mut self.ask_first) {
+        let asked = std::mem::take(&mut self.ask_first);
+        if asked {
             let due = self.next_due(None).await?;
             if due.soonest() != Some(Duration::ZERO) {
                 return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
@@ -197,7 +198,9 @@ impl Poller {
             }
         }
         let Some(membership) = engine.company.try_join() else { return Ok(Next::Blocked(LOOK_AROUND)) };
-        let (reach, began) = (self.horizon.reach(), Instant::now());
+        // What the question has found may be of any age.
+        let reach = self.horizon.reach().filter(|_| !asked);
+        let began = Instant::now();
         let claim = engine.queue.claim_within(&engine.types, size, reach);
         let attempts = engine.claim(&self.scope, membership, claim).await?;
         let took = began.elapsed();
@@ -222,6 +225,9 @@ impl Poller {
             && let Some(next) = self.make_room_for_suspect().await?
         {
             return Ok(next);
+        }
+        if reach.is_some() && self.horizon.reach().is_none() {
+            return Ok(Next::Again);
         }
         if due.soonest() != Some(Duration::ZERO) {
             self.contended = CONTENDED.0;

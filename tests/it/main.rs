@@ -13,6 +13,7 @@ mod endings;
 mod handlers;
 mod hardships;
 mod layers;
+mod looks;
 mod migrations;
 mod outages;
 mod processes;
