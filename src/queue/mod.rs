@@ -25,8 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use crate::config::WorkerConfig;
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, Param};
 use crate::telemetry::metrics::Metrics;
 
 pub use announce::{CANCEL_CHANNEL, WAKE_CHANNEL};
@@ -131,6 +133,11 @@ impl Queue {
     #[must_use]
     pub fn log_is_refused(&self) -> bool {
         self.log_refused.load(Ordering::Relaxed)
+    }
+
+    /// A question that the loop waits for: it goes past the handlers and the API.
+    async fn query_at_once(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
+        self.db.claim_session(deadline::CLAIM).await?.query(sql, params).await
     }
 
     fn log_lost(&self, rows: usize, error: &DbError) {
