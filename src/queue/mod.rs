@@ -40,6 +40,7 @@ pub use prune::Pruned;
 pub use renew::Renewed;
 pub use rescue::Rescued;
 pub use retry::{Retry, RetryRule, retry_or_fail};
+pub use suspect::RESERVED_FOR;
 pub use task::{Claimed, Lease, Task, Terms, Undecodable};
 pub use types::TaskType;
 

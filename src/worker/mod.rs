@@ -17,6 +17,7 @@ mod quiet;
 mod renewal;
 mod scope;
 mod stats;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub use stats::Counts;
 /// After the grace period: cutting handlers short and writing that down. Together with the next it must be less than
 /// what `Shutdown` allows after the grace period.
 const RELEASE_WITHIN: Duration = Duration::from_millis(1_200);
-/// Telling the others.
+/// Telling the others, by the loop and by whoever winds it up.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
 
 /// Work that could not be done.

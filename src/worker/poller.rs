@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
+use super::GOODBYE_WITHIN;
 use super::appetite::Appetite;
 use super::engine::Engine;
 use super::execute::Attempt;
 use super::horizon::{Found, Horizon};
 use super::quiet::{Quiet, WINDOW};
 use super::scope::Scope;
+use super::suspects::{Room, Suspects};
 use crate::db::DbError;
 use crate::queue::NextDue;
 
@@ -20,7 +21,6 @@ use crate::queue::NextDue;
 const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// While something has to end first: how often to see whether it has, and whether anything else has changed.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
-const RESERVED_FOR: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the loop waits for.
@@ -32,19 +32,14 @@ enum Next {
     Room,
     /// Others hold what is due, and will mostly have committed after this time.
     Contended(Duration),
-    /// Nothing can be claimed at this moment, whatever is due: the database has failed, or a task runs alone.
+    /// Nothing can be claimed at this moment, whatever is due: the database has failed.
     Blocked(Duration),
     /// A task has to run alone: nothing else may be in hand.
     Empty,
+    /// A task runs alone, or will, and lets nobody in.
+    Outside,
     /// Nothing is due for this long.
     Idle(Duration),
-}
-
-/// A task that must run alone, kept for us while our other tasks end.
-#[derive(Clone, Copy)]
-struct Reserved {
-    task: Uuid,
-    until: Instant,
 }
 
 /// When a poller has done its work.
@@ -66,8 +61,7 @@ pub(super) struct Poller {
     horizon: Horizon,
     backoff: Duration,
     contended: Duration,
-    reserved: Option<Reserved>,
-    suspects_looked_at: Instant,
+    suspects: Suspects,
     /// Nothing is known to be due, so the next step asks before it claims: the poll of an idle queue is one read.
     ask_first: bool,
     slow_clock_told: bool,
@@ -94,8 +88,7 @@ impl Poller {
             horizon: Horizon::default(),
             backoff: BACKOFF.0,
             contended: CONTENDED.0,
-            reserved: None,
-            suspects_looked_at: Instant::now(),
+            suspects: Suspects::new(),
             ask_first: false,
             slow_clock_told: false,
         }
@@ -126,12 +119,13 @@ impl Poller {
 
     /// Somebody else has to see to what was inserted quietly, and to a task that was kept for us.
     async fn leave(&mut self) {
-        if let Some(Reserved { task, .. }) = self.reserved {
-            let _ = self.engine.queue.reschedule(task, Duration::ZERO).await;
-        }
-        if self.quiet.is_on() {
-            let _ = self.engine.queue.stop_quiet().await;
-        }
+        let goodbye = async {
+            self.suspects.leave(&self.engine).await;
+            if self.quiet.is_on() {
+                let _ = self.engine.queue.stop_quiet().await;
+            }
+        };
+        let _ = timeout(GOODBYE_WITHIN, goodbye).await;
     }
 
     async fn wait(&mut self, next: Next, until: Until) {
@@ -144,6 +138,9 @@ impl Poller {
             Next::Blocked(pause) => sleep(pause).await,
             Next::Empty => {
                 let _ = timeout(LOOK_AROUND, self.engine.company.empty()).await;
+            }
+            Next::Outside => {
+                let _ = timeout(LOOK_AROUND, self.engine.company.open()).await;
             }
             Next::Room => {
                 let _ = timeout(LOOK_AROUND, self.scope.at_most(self.appetite.room_at())).await;
@@ -191,13 +188,12 @@ impl Poller {
                 return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
             }
         }
-        if self.reserved.is_some() || self.suspects_looked_at.elapsed() >= engine.config.polling_interval {
-            self.suspects_looked_at = Instant::now();
-            if let Some(next) = self.make_room_for_suspect().await? {
-                return Ok(next);
-            }
+        if self.suspects.must_be_looked_at(engine.config.polling_interval)
+            && let Some(next) = self.make_room_for_suspect().await?
+        {
+            return Ok(next);
         }
-        let Some(membership) = engine.company.try_join() else { return Ok(Next::Blocked(LOOK_AROUND)) };
+        let Some(membership) = engine.company.try_join() else { return Ok(Next::Outside) };
         // What the question has found may be of any age.
         let reach = self.horizon.reach().filter(|_| !asked);
         let began = Instant::now();
@@ -245,33 +241,18 @@ impl Poller {
     async fn next_due(&mut self, reach: Option<Duration>) -> Result<NextDue, DbError> {
         let due = self.engine.queue.next_due_within(&self.engine.types, reach).await?;
         if due.suspect != Some(Duration::ZERO) {
-            self.suspects_looked_at = Instant::now();
+            self.suspects.none_is_due();
         }
         Ok(due)
     }
 
     /// Sees to a task that must run with no other in its process, if there is one: its process died under it twice.
-    ///
-    /// One process reserves it and claims nothing more until it has become empty; the others go on as usual.
     async fn make_room_for_suspect(&mut self) -> Result<Option<Next>, DbError> {
-        let engine = self.engine.clone();
-        if self.reserved.is_none() {
-            let task = engine.queue.reserve_suspect(&engine.types, RESERVED_FOR).await?;
-            self.reserved = task.map(|task| Reserved { task, until: Instant::now() + RESERVED_FOR });
-        }
-        let Some(Reserved { task, until }) = self.reserved else { return Ok(None) };
-        let Some(alone) = engine.company.try_be_alone() else {
-            if until.saturating_duration_since(Instant::now()) < RESERVED_FOR / 2 {
-                engine.queue.reschedule(task, RESERVED_FOR).await?;
-                self.reserved = Some(Reserved { task, until: Instant::now() + RESERVED_FOR });
-            }
-            return Ok(Some(Next::Empty));
-        };
-        self.reserved = None;
-        engine.queue.reschedule(task, Duration::ZERO).await?;
-        let claim = async { Ok(engine.queue.claim_alone(&engine.types).await?.into_iter().collect()) };
-        let attempts = engine.claim(&self.scope, alone, claim).await?;
-        Ok((self.dispatch(attempts) > 0).then_some(Next::Empty))
+        Ok(match self.suspects.make_room(&self.engine, &self.scope).await? {
+            Room::Unneeded => None,
+            Room::Awaited => Some(Next::Empty),
+            Room::Made(attempts) => (self.dispatch(attempts) > 0).then_some(Next::Empty),
+        })
     }
 
     fn dispatch(&self, attempts: Vec<Attempt>) -> usize {

@@ -219,7 +219,8 @@ async fn no_look_at_the_queue_reads_the_finished_tasks() {
     assert_eq!(queue.count_due(&kinds).await.expect("a number"), 60);
     assert_eq!(queue.depths().await.expect("depths")[0].tasks, 60);
     assert_eq!(queue.claim(&kinds, 10).await.expect("a claim").len(), 10);
-    assert!(queue.claim_alone(&kinds).await.expect("a claim").is_some());
+    let suspect = queue.reserve_suspect(&kinds).await.expect("an answer").expect("a suspect");
+    assert!(queue.claim_reserved(suspect).await.expect("a claim").is_some());
     queue.database().close();
     let gone = "select not exists (select from pg_stat_activity where datname = current_database()
         and backend_type = 'client backend' and pid <> pg_backend_pid())";

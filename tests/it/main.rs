@@ -19,5 +19,6 @@ mod outages;
 mod processes;
 mod stubborn;
 mod support;
+mod suspects;
 mod tls;
 mod working;

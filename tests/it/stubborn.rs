@@ -128,19 +128,6 @@ async fn a_row_that_cannot_be_claimed_costs_its_neighbours_nothing() {
 }
 
 #[tokio::test]
-async fn a_suspect_that_cannot_be_claimed_does_not_hide_the_next() {
-    let bench = Bench::new().await;
-    bench.enqueue(2).await;
-    bench.db.execute("update agent_tasks set crash_count = 2, scheduled_for = '2000-01-01' where context_json ->> 'number' = '0'").await;
-    bench.db.execute("update agent_tasks set crash_count = 2 where context_json ->> 'number' = '1'").await;
-    bench.db.execute(REFUSE).await;
-    let kinds = ["a".to_owned()];
-    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_some());
-    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_none());
-    assert_eq!(bench.queue.next_due(&kinds).await.expect("an answer").soonest(), None);
-}
-
-#[tokio::test]
 async fn a_row_that_cannot_be_rescued_costs_its_neighbours_nothing() {
     let bench = Bench::new().await;
     bench.claim(10).await;
