@@ -163,7 +163,9 @@ impl Poller {
             let ended = self.engine.queue.end_quiet().await;
             self.quiet.ended(ended.unwrap_or(false));
         }
-        self.appetite.ended(self.scope.ended_so_far(), |time| self.engine.leases.held_longer_than(time));
+        // What was given back is no sign that more could be held, but of the contrary.
+        let ended = self.scope.worked().processed;
+        self.appetite.ended(ended, |time| self.engine.leases.held_longer_than(time));
         let Some(size) = self.appetite.next_claim(self.scope.in_hand()) else { return Next::Room };
         match self.claim_and_look(size).await {
             Ok(next) => {
