@@ -62,6 +62,16 @@ impl Horizon {
         Some(good_for.saturating_sub(at.elapsed()))
     }
 
+    /// Whether the last look was complete.
+    pub(super) fn was_complete(&self) -> bool {
+        !self.passed_over
+    }
+
+    /// Has the next look be complete.
+    pub(super) fn forget(&mut self) {
+        self.complete = None;
+    }
+
     /// A look that began at `at` and reached back so far was answered after `took`.
     pub(super) fn looked(&mut self, reach: Option<Duration>, at: Instant, took: Duration, found: &Found) {
         self.passed_over = reach.is_some();

@@ -133,7 +133,7 @@ impl Worker {
                 (Err(missing), _) => Err(WorkError::NotReady(missing)),
                 (Ok(()), Until::Dry) => {
                     maintenance::rescue_once(&engine).await;
-                    handle::start(&engine, &scope).run(Until::Dry).await;
+                    handle::start(&engine, &scope, until).run().await;
                     Ok(())
                 }
                 (Ok(()), Until::Stopped) => {
@@ -162,7 +162,7 @@ impl Worker {
         }
         engine.stats.set_polling(true);
         tracing::info!(task_types = engine.types.join(", "), "working");
-        handle::start(engine, scope).run(Until::Stopped).await;
+        handle::start(engine, scope, Until::Stopped).run().await;
         engine.stats.set_polling(false);
     }
 }

@@ -56,6 +56,7 @@ pub(super) struct Poller {
     engine: Arc<Engine>,
     scope: Arc<Scope>,
     attempts: mpsc::UnboundedSender<Attempt>,
+    until: Until,
     appetite: Appetite,
     quiet: Quiet,
     horizon: Horizon,
@@ -68,11 +69,12 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    /// Claims for `scope`, for the dispatcher behind `attempts`.
+    /// Claims for `scope`, for the dispatcher behind `attempts`, for so long.
     pub(super) fn new(
         engine: Arc<Engine>,
         scope: Arc<Scope>,
         attempts: mpsc::UnboundedSender<Attempt>,
+        until: Until,
     ) -> Self {
         let (concurrency, size) = (engine.config.concurrency, engine.config.max_tasks_per_poll);
         let appetite = match engine.config.poll_strict {
@@ -83,6 +85,7 @@ impl Poller {
             engine,
             scope,
             attempts,
+            until,
             appetite,
             quiet: Quiet::default(),
             horizon: Horizon::default(),
@@ -95,20 +98,25 @@ impl Poller {
     }
 
     /// Claims until the scope is stopped or, for [`Until::Dry`], nothing is due and nothing in hand.
-    pub(super) async fn run(mut self, until: Until) {
+    pub(super) async fn run(mut self) {
         let engine = self.engine.clone();
         let stop = self.scope.stop.clone();
         while !stop.is_cancelled() {
             engine.stats.stepped();
             // Not cut short: the reply to a claim must not be lost.
             let next = self.step().await;
-            if until == Until::Dry && matches!(next, Next::Idle(_)) && self.scope.in_hand() == 0 {
-                break;
+            if self.until == Until::Dry && matches!(next, Next::Idle(_)) && self.scope.in_hand() == 0 {
+                if self.horizon.was_complete() {
+                    break;
+                }
+                self.horizon.forget();
+                continue;
             }
             // A wake-up since the last one is remembered: a task added while the table was looked at is not missed.
+            let may_be_woken = self.until == Until::Stopped && matches!(next, Next::Idle(_));
             tokio::select! {
-                () = self.wait(next, until) => {}
-                () = engine.wake.notified(), if until == Until::Stopped && matches!(next, Next::Idle(_)) => {
+                () = self.wait(next) => {}
+                () = engine.wake.notified(), if may_be_woken => {
                     self.ask_first = false;
                 }
                 () = stop.cancelled() => break,
@@ -128,7 +136,7 @@ impl Poller {
         let _ = timeout(GOODBYE_WITHIN, goodbye).await;
     }
 
-    async fn wait(&mut self, next: Next, until: Until) {
+    async fn wait(&mut self, next: Next) {
         // Before the next look is owed, by the quiet or for what the last one has passed over.
         let owed = self.quiet.look_within().into_iter().chain(self.horizon.complete_in()).min();
         let owed = owed.unwrap_or(Duration::MAX);
@@ -145,7 +153,7 @@ impl Poller {
             Next::Room => {
                 let _ = timeout(LOOK_AROUND, self.scope.at_most(self.appetite.room_at())).await;
             }
-            Next::Idle(_) if until == Until::Dry => self.scope.at_most(0).await,
+            Next::Idle(_) if self.until == Until::Dry => self.scope.at_most(0).await,
             Next::Idle(delay) => {
                 let interval = self.engine.config.polling_interval;
                 let longest = delay.min(interval).min(owed);
@@ -207,7 +215,9 @@ impl Poller {
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
-        if self.quiet.found(got)
+        // A drain waits for its last tasks without looking around, and could not keep the promise.
+        if self.until == Until::Stopped
+            && self.quiet.found(got)
             && let Err(error) = engine.queue.keep_quiet(WINDOW, got == size).await
         {
             tracing::debug!(%error, "inserts go on announcing themselves");

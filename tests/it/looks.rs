@@ -1,6 +1,9 @@
 //! When the loop looks, how far back, and what becomes of that while others are in the way.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use crate::support::{TestApp, TestDb, connect};
@@ -42,5 +45,55 @@ async fn a_burst_of_urgent_tasks_does_not_hide_an_older_backlog() {
     db.eventually("all are done", "select bool_and(status = 'completed') from agent_tasks").await;
     let in_time = format!("select {IN_TIME} from agent_tasks where agent_type in ('backlog', 'burst')");
     assert!(db.value::<bool>(&in_time).await, "the backlog waited while nothing was in hand");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_is_not_over_before_it_has_looked_at_everything() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("POLL_MODE", "request")]).await;
+    app.ready().await;
+    let first = app.add(json!({ "sleep_ms": 1_000 })).await;
+    let worker = app.worker.clone();
+    let drain = tokio::spawn(async move { worker.drain(Duration::from_mins(1)).await.expect("an answer") });
+    db.task_becomes(first, "status = 'processing'").await;
+    // The next look takes long, so that those after it need not be complete.
+    let client = connect(&db.direct_url()).await;
+    client.batch_execute("begin; lock table task_types in access exclusive mode").await.expect("locked");
+    let second = app.add(json!({ "sleep_ms": 1_000 })).await;
+    let held_up = "select count(*) > 0 from pg_stat_activity
+        where wait_event_type = 'Lock' and query like '%agent_tasks_take%' and datname = current_database()";
+    db.eventually("the look is held up", held_up).await;
+    sleep(Duration::from_millis(300)).await;
+    client.batch_execute("rollback").await.expect("unlocked");
+    db.task_becomes(second, "status = 'processing'").await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+         values ('echo', 'put back', now() - interval '1 hour', '{}')",
+    )
+    .await;
+    let drained = drain.await.expect("no panic");
+    assert_eq!((drained.worked.succeeded, drained.remaining), (3, 0));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_ask_for_quiet() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("POLL_MODE", "request"), ("CONCURRENCY", "100")]).await;
+    app.ready().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 't', '{}'::jsonb from generate_series(1, 99)
+         union all select 'echo', 'long', '{\"sleep_ms\": 1500}'",
+    )
+    .await;
+    let worker = app.worker.clone();
+    let drain = tokio::spawn(async move { worker.drain(Duration::from_mins(1)).await.expect("an answer") });
+    let last = "select count(*) = 99 from agent_tasks where status = 'completed'";
+    db.eventually("only the long one runs", last).await;
+    // Said before the claim was worked on, or never.
+    assert!(db.value::<bool>("select bool_and(quiet_until = '-infinity') from agent_tasks_wake").await);
+    assert_eq!(drain.await.expect("no panic").worked.succeeded, 100);
     app.stop().await;
 }
