@@ -232,6 +232,24 @@ async fn a_task_that_cannot_be_ended_is_left_to_its_lease_and_not_run_again_and_
     app.stop().await;
 }
 
+/// Several threads: what follows from the refusal and the end of the process run side by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_ended_does_not_make_its_process_end_as_if_code_would_not_stop() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as
+         $$ begin if old.status = 'processing' then raise exception 'no'; end if; return new; end $$;
+         create trigger refuse before update on agent_tasks for each row execute function refuse()",
+    )
+    .await;
+    for _ in 0..5 {
+        let app = TestApp::start(&db, &[]).await;
+        let id = app.add(json!({ "sleep_ms": 60_000 })).await;
+        db.task_becomes(id, "status = 'processing'").await;
+        assert_eq!(app.stop().await, 0);
+    }
+}
+
 #[tokio::test]
 async fn nobody_cancels_a_running_task_by_a_notification_alone() {
     let db = TestDb::new().await;
