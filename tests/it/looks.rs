@@ -19,6 +19,8 @@ async fn start(db: &TestDb, settings: &[(&str, &str)]) -> TestApp {
     app.ready().await;
     let first = app.add(json!({})).await;
     db.task_becomes(first, "status = 'completed'").await;
+    // The first looks, over fresh connections, are expensive too: for so long others pass over what they have seen.
+    sleep(Duration::from_secs(2)).await;
     app
 }
 
@@ -46,6 +48,62 @@ async fn a_burst_of_urgent_tasks_does_not_hide_an_older_backlog() {
     let in_time = format!("select {IN_TIME} from agent_tasks where agent_type in ('backlog', 'burst')");
     assert!(db.value::<bool>(&in_time).await, "the backlog waited while nothing was in hand");
     app.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_during_an_expensive_look_is_not_forgotten() {
+    let db = TestDb::new().await;
+    let app = start(&db, LARGE).await;
+    app.queue().pause("echo").await.expect("paused");
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+         values ('echo', 'held', now() - interval '1 hour', '{}')",
+    )
+    .await;
+    let holder = connect(&db.direct_url()).await;
+    let hold = "begin; select from agent_tasks where agent_type = 'held' for update";
+    holder.batch_execute(hold).await.expect("held");
+    let _in_the_way = make_claims_expensive(&db).await;
+    app.queue().resume("echo").await.expect("resumed");
+    let looks = "select count(*) from pg_stat_activity
+        where wait_event = 'advisory' and query like '%agent_tasks_due%' and datname = current_database()";
+    for (looking, looks_now) in [("it looks", 1), ("it has looked", 0)] {
+        db.eventually(looking, &format!("select ({looks}) = {looks_now}")).await;
+    }
+    holder.batch_execute("rollback").await.expect("let go");
+    db.execute("update agent_tasks set created_at = now() where agent_type = 'held'").await;
+    db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
+    let in_time =
+        "select last_attempted_at < created_at + interval '10 s' from agent_tasks where agent_type = 'held'";
+    assert!(db.value::<bool>(in_time).await);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_worker_ends_the_quiet_for_an_idle_one() {
+    let db = TestDb::new().await;
+    let full = TestApp::start(&db, &[("CONCURRENCY", "20")]).await;
+    full.ready().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 'long', '{\"sleep_ms\": 60000}' from generate_series(1, 20)",
+    )
+    .await;
+    db.eventually("it has asked for quiet", "select quiet_until > '-infinity' from agent_tasks_wake").await;
+    // Somebody inserts while it is quiet, and commits when that is over.
+    full.queue().keep_quiet(Duration::from_mins(1), false).await.expect("quiet");
+    let writer = connect(&db.direct_url()).await;
+    let insert =
+        "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'quiet', '{}')";
+    writer.batch_execute(&format!("begin; {insert}")).await.expect("inserted");
+    db.execute("update agent_tasks_wake set quiet_until = '-infinity'").await;
+    let idle = start(&db, &[]).await;
+    writer.batch_execute("commit").await.expect("committed");
+    db.eventually("it is done", "select status = 'completed' from agent_tasks where agent_type = 'quiet'")
+        .await;
+    assert_eq!(full.worker.in_hand(), 20, "there was no room for it");
+    idle.stop().await;
+    full.stop().await;
 }
 
 #[tokio::test]
