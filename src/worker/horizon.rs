@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::engine::CLAIM_GOOD_FOR;
+
 /// A look that takes so much longer than the fastest one is cheap: the next one may be complete again.
 const CHEAP: Duration = Duration::from_millis(2);
 /// Complete looks take about this share of the time.
@@ -17,8 +19,6 @@ const SHARE: u32 = 100;
 const LONGEST: Duration = Duration::from_secs(30);
 /// A task may become visible this long after it became due: writers take the time at which their transaction began.
 const MARGIN: Duration = Duration::from_secs(2);
-/// The answer to a claim that took this long may have been given back unread.
-const LATE: Duration = Duration::from_secs(5);
 
 /// What complete looks have shown.
 #[derive(Default)]
@@ -89,7 +89,8 @@ impl Horizon {
         }
         let expense = took.saturating_sub(fastest);
         let since = match found {
-            _ if expense <= CHEAP || took >= LATE => None,
+            // Late, its answer may have been given back unread.
+            _ if expense <= CHEAP || took >= CLAIM_GOOD_FOR => None,
             Found::All => Some(at),
             Found::Full(waited) => at.checked_sub(*waited),
             Found::Contended => None,
