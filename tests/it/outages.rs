@@ -63,10 +63,10 @@ impl Outage {
     /// Ends the server as a power cut would: without a checkpoint, and without a word to anybody.
     async fn crash(&mut self) {
         let server = self.server.take().expect("it runs");
-        let file = server.data_dir().join("cluster/postmaster.pid");
-        let text = std::fs::read_to_string(file).expect("the server's id");
-        let pid =
-            text.lines().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw).expect("an id");
+        let pid = i32::try_from(server.pid().expect("the server's id"))
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("an id");
         kill_process(pid, Signal::QUIT).expect("it runs");
         self.proxy.cut();
         // There is nothing left to stop, and that may be said.

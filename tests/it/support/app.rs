@@ -37,8 +37,7 @@ impl TestApp {
         let app = App::build(config, registry).expect("an app");
         let bound = app.bind(Doors::All).await.expect("a free port");
         let (address, worker, shutdown) = (bound.address(), bound.worker(), bound.shutdown().clone());
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, worker, shutdown, http, running: tokio::spawn(bound.run()) }
+        Self { address, worker, shutdown, http: client(), running: tokio::spawn(bound.run()) }
     }
 
     /// Waits until it works.
@@ -74,6 +73,11 @@ impl TestApp {
         self.shutdown.begin();
         self.running.await.expect("no panic").expect("an orderly end")
     }
+}
+
+/// One that goes to loopback addresses whatever the environment says.
+pub(super) fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 /// Sends the request: status and body, null if that is no JSON.
