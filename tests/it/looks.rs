@@ -109,7 +109,9 @@ async fn a_full_worker_ends_the_quiet_for_an_idle_one() {
 #[tokio::test]
 async fn a_drain_is_not_over_before_it_has_looked_at_everything() {
     let db = TestDb::new().await;
-    let app = TestApp::start(&db, &[("POLL_MODE", "request")]).await;
+    // So rarely that no look for suspects comes in between.
+    let settings = [("POLL_MODE", "request"), ("POLLING_INTERVAL_MS", "120000")];
+    let app = TestApp::start(&db, &settings).await;
     app.ready().await;
     let first = app.add(json!({ "sleep_ms": 1_000 })).await;
     let worker = app.worker.clone();

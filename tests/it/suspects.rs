@@ -52,7 +52,7 @@ async fn a_reservation_that_others_or_an_operator_went_over_is_none() {
         assert_eq!(reserve(&ours).await, Some(*task));
     }
     // Our reservation of the first is over before we come back; they run it, and it has to wait for its retry.
-    db.execute("update agent_tasks set scheduled_for = now()").await;
+    db.execute(&format!("update agent_tasks set scheduled_for = now() where id = '{}'", tasks[0])).await;
     assert_eq!(reserve(&theirs).await, Some(tasks[0]));
     let theirs_now = theirs.claim_reserved(tasks[0]).await.expect("an answer").expect("the task").lease;
     theirs.end(&[Ending::retry(theirs_now, "no luck", Duration::from_secs(30))]).await.expect("a verdict");
