@@ -113,7 +113,7 @@ fn micros(time: Duration) -> f64 {
 async fn read(server: &Server, db: &Db, workers: &[Worker]) -> anyhow::Result<Reading> {
     // The scheduler's counters first: what follows is work of the server, too.
     let own = workers.iter().map(Worker::cpu).sum::<anyhow::Result<Duration>>()?;
-    let postgres = process::cpu_of_family(server.pid())?;
+    let postgres = process::cpu_of_family(server.pid()?)?;
     let sql = format!(
         "select (pg_current_wal_lsn() - '0/0')::float8, ({})",
         STATEMENTS.replace("{name}", db.name())

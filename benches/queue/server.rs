@@ -16,8 +16,6 @@ const MIGRATED: &str = "migrated";
 pub(crate) struct Server {
     postgres: EmbeddedPostgres,
     admin: tokio_postgres::Client,
-    /// Of the server's first process.
-    pid: u32,
     /// Where pgbench is.
     programs: PathBuf,
 }
@@ -34,10 +32,7 @@ impl Server {
         admin.batch_execute("create extension pg_stat_statements; create role meter superuser login").await?;
         let rows = admin.query_typed("select setting from pg_config where name = 'BINDIR'", &[]).await?;
         let programs: String = rows[0].try_get(0)?;
-        let file = postgres.data_dir().join("cluster/postmaster.pid");
-        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let pid = text.lines().next().unwrap_or_default().parse().context("postmaster.pid")?;
-        let server = Self { postgres, admin, pid, programs: programs.into() };
+        let server = Self { postgres, admin, programs: programs.into() };
         server.migrate().await?;
         Ok(server)
     }
@@ -76,8 +71,9 @@ impl Server {
         &self.admin
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
+    /// Of the server's first process.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        Ok(self.postgres.pid()?)
     }
 
     /// A program of the server's distribution that is pointed at this server.

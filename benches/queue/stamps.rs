@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use task_processor::app::{App, Doors};
 use task_processor::config::Config;
@@ -147,9 +147,13 @@ impl Stream {
 pub(crate) struct Waits(Vec<f64>);
 
 impl Waits {
-    /// The commits and starts of the tasks that were started. Number `n` is the `n`th that was added.
-    pub(crate) fn pairs(commits: &[u64], starts: &HashMap<u64, u64>) -> impl Iterator<Item = (u64, u64)> {
-        (1_u64..).zip(commits).filter_map(|(number, commit)| Some((*commit, *starts.get(&number)?)))
+    /// The commits and starts of all tasks. Number `n` is the `n`th that was added.
+    pub(crate) fn pairs(commits: &[u64], starts: &HashMap<u64, u64>) -> anyhow::Result<Vec<(u64, u64)>> {
+        let numbered = (1_u64..).zip(commits);
+        let pairs: Vec<(u64, u64)> =
+            numbered.filter_map(|(number, commit)| Some((*commit, *starts.get(&number)?))).collect();
+        ensure!(pairs.len() == commits.len(), "{} of {} tasks were started", pairs.len(), commits.len());
+        Ok(pairs)
     }
 
     /// Of these commits and starts.

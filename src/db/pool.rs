@@ -24,7 +24,7 @@ pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub enum Lane {
     /// One connection, for renewals alone.
     Renewal,
-    /// One connection, for endings and, when no other is free, for claims.
+    /// One connection, for endings and, when no other is free, for claims and what else the loop waits for.
     Work,
     /// The rest: handlers, the API, maintenance.
     Shared,
@@ -105,8 +105,8 @@ impl Database {
         self.lend(self.pool(lane).get().await, deadline)
     }
 
-    /// Borrows a connection for a claim: a shared one if one is free at this moment, so that a claim need not wait behind
-    /// an ending; else the one kept for work, so that it never waits behind handlers and the API.
+    /// Borrows a connection for a claim, or for what else the loop waits for: a shared one if one is free at this moment, so
+    /// that it need not wait behind an ending; else the one kept for work, so that it never waits behind handlers and the API.
     pub async fn claim_session(&self, deadline: Duration) -> Result<Session, DbError> {
         let at_once = Timeouts { wait: Some(Duration::ZERO), ..TIMEOUTS };
         match self.shared.timeout_get(&at_once).await {

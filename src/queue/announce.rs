@@ -30,31 +30,21 @@ impl Queue {
         let seconds = window.as_secs_f64();
         let params: [Param<'_>; 3] =
             [(&seconds, Type::FLOAT8), (&more_due, Type::BOOL), (&WAKE_CHANNEL, Type::TEXT)];
-        self.db.query(Lane::Shared, deadline::CLAIM, sql, &params).await?;
+        self.query_at_once(sql, &params).await?;
         Ok(())
     }
 
     /// Ends the quiet at once, whoever asked for it, and announces on behalf of those that kept it.
     pub async fn stop_quiet(&self) -> Result<(), DbError> {
         let sql = "update agent_tasks_wake set quiet_until = '-infinity' returning pg_notify($1, '')::text";
-        self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
+        self.query_at_once(sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
         Ok(())
     }
 
     /// Announces on behalf of those that kept quiet, unless it is still quiet or a transaction is open that may be one
     /// of them: what it has inserted cannot be seen yet. False if so, or if a worker is writing at this moment: ask again.
     pub async fn end_quiet(&self) -> Result<bool, DbError> {
-        let sql = "
-            select pg_notify($1, '')::text
-            where not exists (
-                select from pg_locks
-                where locktype = 'relation'
-                    and relation = 'agent_tasks'::regclass
-                    and database = (select oid from pg_database where datname = current_database())
-                    and mode = 'RowExclusiveLock'
-            ) and not exists (select from agent_tasks_wake where quiet_until > clock_timestamp())";
-        let rows =
-            self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&WAKE_CHANNEL, Type::TEXT)]).await?;
-        Ok(!rows.is_empty())
+        let params: [Param<'_>; 1] = [(&WAKE_CHANNEL, Type::TEXT)];
+        Ok(!self.query_at_once(include_str!("announce_end_quiet.sql"), &params).await?.is_empty())
     }
 }

@@ -16,12 +16,13 @@ macro_rules! claim {
         concat!("select taken.* from agent_tasks_take_v1($1, $2, ", $places, ") taken")
     };
 }
+pub(super) use claim;
 
 const CLAIM: &str = claim!("agent_tasks_due_v1($3, $4, $5)");
 const CLAIM_FEW: &str = claim!("agent_tasks_few_v1($3, $4, $5)");
 
 /// The ids that `CLAIM` would take. It changes nothing.
-const PICK: &str = "
+pub(super) const PICK: &str = "
     select task.id
     from agent_tasks task
     where task.ctid = any ((select agent_tasks_due_v1($1, $2, null))::tid[])
@@ -30,23 +31,8 @@ const PICK: &str = "
         task.scheduled_for,
         task.id";
 
-/// Tasks whose process died under them twice run with no other task in their process, so they are claimed one by one.
-const CLAIM_ALONE: &str = claim!(concat!("array(select task.ctid", include_str!("suspect.sql"), ")"));
-
-/// The ids that `CLAIM_ALONE` would take one of.
-const PICK_ALONE: &str = "
-    select task.id
-    from agent_tasks task
-    where task.status = 'pending'
-        and task.crash_count >= 2
-        and task.scheduled_for <= statement_timestamp()
-        and task.task_type = any ($1::text[])
-        and not exists (select from task_types kind where kind.task_type = task.task_type and kind.paused)
-    order by task.scheduled_for, task.id
-    limit $2";
-
 /// Those of some picked tasks that are still due.
-const CLAIM_PICKED: &str = claim!(
+pub(super) const CLAIM_PICKED: &str = claim!(
     "array(
     select task.ctid
     from agent_tasks task
@@ -57,7 +43,7 @@ const CLAIM_PICKED: &str = claim!(
     for no key update of task skip locked)"
 );
 
-/// One task by name, due or not. A suspect is left to `CLAIM_ALONE`.
+/// One task by name, due or not. A suspect has to be reserved first (`suspect.rs`).
 const CLAIM_ONE: &str = claim!(
     "array(
     select task.ctid
@@ -146,19 +132,7 @@ impl Queue {
                 result => return result,
             }
         }
-        self.claim_around(PICK, &[(&types, Type::TEXT_ARRAY)], limit, CLAIM_PICKED).await
-    }
-
-    /// Claims one due task that must run with no other in its process.
-    pub async fn claim_alone(&self, types: &[String]) -> Result<Option<Claimed>, DbError> {
-        let types: Param<'_> = (&types, Type::TEXT_ARRAY);
-        if self.stubborn.ids().is_empty() {
-            match self.claim_by(CLAIM_ALONE, std::slice::from_ref(&types)).await {
-                Err(error) if is_for_the_rows(&error) => {}
-                result => return Ok(result?.pop()),
-            }
-        }
-        Ok(self.claim_around(PICK_ALONE, &[types], 1, CLAIM_PICKED).await?.pop())
+        self.claim_around(types, limit).await
     }
 
     /// Claims the task `id`; with `early`, even before it is due.

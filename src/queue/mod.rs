@@ -26,8 +26,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use crate::config::WorkerConfig;
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, Param};
 use crate::telemetry::metrics::Metrics;
 
 pub use announce::{CANCEL_CHANNEL, WAKE_CHANNEL};
@@ -39,6 +41,7 @@ pub use prune::Pruned;
 pub use renew::Renewed;
 pub use rescue::Rescued;
 pub use retry::{Retry, RetryRule, retry_or_fail};
+pub use suspect::RESERVED_FOR;
 pub use task::{Claimed, Lease, Task, Terms, Undecodable};
 pub use types::TaskType;
 
@@ -134,6 +137,11 @@ impl Queue {
     #[must_use]
     pub fn log_is_refused(&self) -> bool {
         self.log_refused.load(Ordering::Relaxed)
+    }
+
+    /// A question that the loop waits for: it goes past the handlers and the API.
+    async fn query_at_once(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
+        self.db.claim_session(deadline::CLAIM).await?.query(sql, params).await
     }
 
     fn log_lost(&self, rows: usize, error: &DbError) {

@@ -12,8 +12,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::Queue;
+use super::claim::{CLAIM_PICKED, PICK};
 use super::task::Claimed;
-use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
 /// How long a row is left out before it is tried again: somebody may have mended it.
@@ -21,7 +22,7 @@ const LEFT_OUT_FOR: Duration = Duration::from_mins(1);
 /// Rows that are remembered. Where more are refused, the table as a whole is in trouble.
 const MOST: usize = 1_000;
 /// How long one call may look for the rows at fault. A claim that is answered later than five seconds is thrown away.
-const BUDGET: Duration = Duration::from_secs(2);
+pub(super) const BUDGET: Duration = Duration::from_secs(2);
 
 /// The rows that are left out for now.
 #[derive(Default)]
@@ -52,25 +53,15 @@ pub(super) fn is_for_the_rows(error: &DbError) -> bool {
 }
 
 impl Queue {
-    /// Claims what the pick names, leaving out the rows that the database refuses to change.
-    ///
-    /// `pick` answers ids in order of service and changes nothing; `claim` takes ids as its third parameter.
-    pub(super) async fn claim_around(
-        &self,
-        pick: &str,
-        types: &[Param<'_>],
-        limit: usize,
-        claim: &str,
-    ) -> Result<Vec<Claimed>, DbError> {
+    /// Claims at most `limit` due tasks of `types`, leaving out the rows that the database refuses to change.
+    pub(super) async fn claim_around(&self, types: &[String], limit: usize) -> Result<Vec<Claimed>, DbError> {
         let began = Instant::now();
         let mut claimed = Vec::new();
         // Again, if all that was picked was refused: what comes behind it may be claimable.
         while claimed.is_empty() && began.elapsed() < BUDGET {
             let left_out = self.stubborn.ids();
             let most = i32::try_from(limit.saturating_add(left_out.len())).unwrap_or(i32::MAX);
-            let mut params = types.to_vec();
-            params.push((&most, Type::INT4));
-            let rows = self.db.claim_session(deadline::CLAIM).await?.query(pick, &params).await?;
+            let rows = self.query_at_once(PICK, &[(&types, Type::TEXT_ARRAY), (&most, Type::INT4)]).await?;
             let mut ids: Vec<Uuid> =
                 rows.iter().map(|row| row.try_get(0)).collect::<Result<_, tokio_postgres::Error>>()?;
             ids.retain(|id| !left_out.contains(id));
@@ -78,8 +69,9 @@ impl Queue {
             if ids.is_empty() {
                 break;
             }
-            let claim_ids =
-                |ids: Vec<Uuid>| async move { self.claim_by(claim, &[(&ids, Type::UUID_ARRAY)]).await };
+            let claim_ids = |ids: Vec<Uuid>| async move {
+                self.claim_by(CLAIM_PICKED, &[(&ids, Type::UUID_ARRAY)]).await
+            };
             let parts = self.around_stubborn(ids, began + BUDGET, claim_ids).await?;
             claimed.extend(parts.into_iter().flatten());
         }

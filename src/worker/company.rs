@@ -4,17 +4,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// Counts the claims and the tasks of this process, and lets nobody in while one is alone.
+/// Counts the claims and the tasks of this process, and lets nobody in while one is alone or waits to be.
 #[derive(Default)]
 pub(super) struct Company {
     inside: Mutex<Inside>,
-    left: Notify,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Inside {
     others: usize,
     alone: bool,
+    /// So many wait to be alone.
+    wishes: usize,
 }
 
 /// One claim and the tasks it brought, from before it is sent until their last verdict is in. Clones share it.
@@ -24,20 +26,29 @@ pub(super) struct Membership {
     guard: Arc<Guard>,
 }
 
+/// Keeps newcomers out until it is dropped, so that the process becomes empty.
+pub(super) struct Wish(Arc<Company>);
+
 struct Guard {
     company: Arc<Company>,
     alone: bool,
 }
 
 impl Company {
-    /// Joins the others, unless somebody is alone.
+    /// Joins the others, unless somebody is alone or waits to be.
     pub(super) fn try_join(self: &Arc<Self>) -> Option<Membership> {
         let mut inside = self.lock();
-        if inside.alone {
+        if !inside.lets_in() {
             return None;
         }
         inside.others += 1;
         Some(self.membership(false))
+    }
+
+    /// Somebody has to be alone: nobody joins any more.
+    pub(super) fn wish_to_be_alone(self: &Arc<Self>) -> Wish {
+        self.lock().wishes += 1;
+        Wish(self.clone())
     }
 
     /// Keeps all others out, if nobody is inside.
@@ -52,15 +63,21 @@ impl Company {
 
     /// Waits until nobody is inside.
     pub(super) async fn empty(&self) {
+        self.until(|inside| inside.others == 0 && !inside.alone).await;
+    }
+
+    /// Waits until one may join.
+    pub(super) async fn open(&self) {
+        self.until(Inside::lets_in).await;
+    }
+
+    async fn until(&self, condition: impl Fn(&Inside) -> bool) {
         loop {
-            let left = self.left.notified();
-            {
-                let inside = self.lock();
-                if inside.others == 0 && !inside.alone {
-                    return;
-                }
+            let changed = self.changed.notified();
+            if condition(&self.lock()) {
+                return;
             }
-            left.await;
+            changed.await;
         }
     }
 
@@ -73,6 +90,19 @@ impl Company {
     }
 }
 
+impl Inside {
+    fn lets_in(&self) -> bool {
+        !self.alone && self.wishes == 0
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.0.lock().wishes -= 1;
+        self.0.changed.notify_waiters();
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut inside = self.company.lock();
@@ -82,7 +112,7 @@ impl Drop for Guard {
             inside.others -= 1;
         }
         drop(inside);
-        self.company.left.notify_waiters();
+        self.company.changed.notify_waiters();
     }
 }
 
@@ -102,5 +132,35 @@ mod tests {
         assert!(company.try_join().is_none() && company.try_be_alone().is_none());
         drop(alone);
         assert!(company.try_join().is_some());
+    }
+
+    #[test]
+    fn while_somebody_waits_to_be_alone_nobody_joins() {
+        let company = Arc::new(Company::default());
+        let other = company.try_join().expect("nobody is alone");
+        let wish = company.wish_to_be_alone();
+        assert!(company.try_join().is_none() && company.try_be_alone().is_none());
+        drop(other);
+        let alone = company.try_be_alone().expect("nobody is inside");
+        drop(wish);
+        assert!(company.try_join().is_none());
+        drop(alone);
+        assert!(company.try_join().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_door_is_told_when_the_last_one_leaves_that_was_or_would_be_alone() {
+        let company = Arc::new(Company::default());
+        let (wish, alone) = (company.wish_to_be_alone(), company.try_be_alone());
+        let waiting = tokio::spawn({
+            let company = company.clone();
+            async move { company.open().await }
+        });
+        tokio::task::yield_now().await;
+        drop(alone);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "one still waits to be alone");
+        drop(wish);
+        waiting.await.expect("no panic");
     }
 }

@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// The reply to a claim counts only if it came within this time, by the monotonic clock: one that comes later, to a
 /// process that was stopped say, may have been given back already (`queue::Queue::release_unknown`).
-const CLAIM_GOOD_FOR: Duration = Duration::from_secs(5);
+pub(super) const CLAIM_GOOD_FOR: Duration = Duration::from_secs(5);
 
 /// One per process, behind an `Arc`.
 pub(super) struct Engine {

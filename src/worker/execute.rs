@@ -184,7 +184,9 @@ impl Ended {
             }
             // Locked rows are the finisher's affair; it answers when it knows.
             Verdict::Refused | Verdict::Locked => {
-                tokio::spawn(async move { engine.leases.abandon(&held).await });
+                // Before the membership is given up: whoever waits for that looks at what is held.
+                held.abandon();
+                tokio::spawn(async move { engine.leases.outlast(&held).await });
             }
         }
         drop((membership, in_hand));

@@ -19,6 +19,9 @@ const PACE: Duration = Duration::from_millis(4);
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// An answer that came this quickly would not have come too late for twice as much.
+const QUICK: Duration = Duration::from_secs(1);
+
 type Request = (Ending, Ended);
 
 /// Where attempts hand in their endings.
@@ -128,23 +131,76 @@ async fn fill(batch: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<R
 }
 
 /// Repeats the statement until the database answers. A token that ended its attempt in a try whose reply was lost is
-/// recognised: the verdict is then `Already`. Each failure halves what is asked for at once: a batch may be too much for
-/// the role's `statement_timeout`.
+/// recognised: the verdict is then `Already`.
 async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Verdict> {
-    let mut wait = BACKOFF.0;
-    let mut size = endings.len();
+    let mut portion = Portion::of(endings.len());
     let mut verdicts = Vec::with_capacity(endings.len());
     while verdicts.len() < endings.len() {
         let rest = &endings[verdicts.len()..];
-        match queue.end(&rest[..size.min(rest.len())]).await {
-            Ok(more) => verdicts.extend(more),
+        let began = Instant::now();
+        match queue.end(&rest[..portion.size.min(rest.len())]).await {
+            Ok(more) => {
+                verdicts.extend(more);
+                portion.answered(began.elapsed());
+            }
             Err(error) => {
                 tracing::warn!(endings = rest.len(), %error, "endings wait for the database");
-                sleep(wait).await;
-                wait = (wait * 2).min(BACKOFF.1);
-                size = (size / 2).max(1);
+                sleep(portion.failed()).await;
             }
         }
     }
     verdicts
+}
+
+/// How much to ask for at once: half as much with each failure, since a batch may be too much for the role's
+/// `statement_timeout`, and twice as much with each quick answer, since mostly it was an outage.
+struct Portion {
+    size: usize,
+    wait: Duration,
+}
+
+impl Portion {
+    fn of(size: usize) -> Self {
+        Self { size, wait: BACKOFF.0 }
+    }
+
+    fn answered(&mut self, took: Duration) {
+        *self = Self::of(if took < QUICK { self.size * 2 } else { self.size });
+    }
+
+    /// How long to wait before the next try.
+    fn failed(&mut self) -> Duration {
+        self.size = (self.size / 2).max(1);
+        let wait = self.wait;
+        self.wait = (wait * 2).min(BACKOFF.1);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_an_outage_a_batch_is_few_statements() {
+        let mut portion = Portion::of(MAX_BATCH);
+        let waits: Vec<Duration> = (0..20).map(|_| portion.failed()).collect();
+        assert_eq!((waits[0], waits[1], waits[19]), (BACKOFF.0, BACKOFF.0 * 2, BACKOFF.1));
+        let (mut ended, mut statements) = (0, 0);
+        while ended < MAX_BATCH {
+            ended += portion.size;
+            statements += 1;
+            portion.answered(Duration::ZERO);
+        }
+        assert_eq!(statements, 9, "1, 2, 4 … 256 endings");
+        assert_eq!(portion.failed(), BACKOFF.0, "another outage");
+    }
+
+    #[test]
+    fn what_took_too_long_is_not_tried_again_at_once() {
+        let mut portion = Portion::of(MAX_BATCH);
+        portion.failed();
+        portion.answered(QUICK);
+        assert_eq!(portion.size, MAX_BATCH / 2);
+    }
 }

@@ -88,7 +88,7 @@ impl WorkerHandle {
         }
         let guard = ScopeGuard::new(engine.scope());
         let scope = &guard.0;
-        let mut poller = tokio::spawn(start(engine, scope).run(Until::Dry));
+        let mut poller = tokio::spawn(start(engine, scope, Until::Dry).run());
         tokio::select! {
             _ = &mut poller => {}
             () = sleep(wait) => scope.stop.cancel(),
@@ -259,9 +259,9 @@ impl Drop for ScopeGuard {
     }
 }
 
-/// A poller for the scope, with its dispatcher running.
-pub(super) fn start(engine: &Arc<Engine>, scope: &Arc<Scope>) -> Poller {
+/// A poller for the scope, for so long, with its dispatcher running.
+pub(super) fn start(engine: &Arc<Engine>, scope: &Arc<Scope>, until: Until) -> Poller {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(dispatch(engine.clone(), scope.clone(), receiver));
-    Poller::new(engine.clone(), scope.clone(), sender)
+    Poller::new(engine.clone(), scope.clone(), sender, until)
 }

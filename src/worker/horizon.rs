@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::engine::CLAIM_GOOD_FOR;
+
 /// A look that takes so much longer than the fastest one is cheap: the next one may be complete again.
 const CHEAP: Duration = Duration::from_millis(2);
 /// Complete looks take about this share of the time.
@@ -17,8 +19,6 @@ const SHARE: u32 = 100;
 const LONGEST: Duration = Duration::from_secs(30);
 /// A task may become visible this long after it became due: writers take the time at which their transaction began.
 const MARGIN: Duration = Duration::from_secs(2);
-/// The answer to a claim that took this long may have been given back unread.
-const LATE: Duration = Duration::from_secs(5);
 
 /// What complete looks have shown.
 #[derive(Default)]
@@ -32,10 +32,21 @@ pub(super) struct Horizon {
 /// The last complete look.
 struct Complete {
     at: Instant,
-    /// What was due before is gone, or has to wait behind what was found.
+    /// What was due before is gone or, with `more_behind`, has to wait behind what was found.
     since: Instant,
     /// For so long others may pass over that.
     good_for: Duration,
+    more_behind: bool,
+}
+
+/// A look at what is due.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    /// How far back it reached; `None`: all the way.
+    pub(super) reach: Option<Duration>,
+    pub(super) began: Instant,
+    /// Until it was answered.
+    pub(super) took: Duration,
 }
 
 /// What came of a look.
@@ -51,7 +62,7 @@ pub(super) enum Found {
 impl Horizon {
     /// How far back the next look has to reach; `None`: all the way.
     pub(super) fn reach(&self) -> Option<Duration> {
-        let Complete { at, since, good_for } = self.complete.as_ref()?;
+        let Complete { at, since, good_for, .. } = self.complete.as_ref()?;
         (at.elapsed() < *good_for).then(|| since.elapsed() + MARGIN)
     }
 
@@ -61,25 +72,41 @@ impl Horizon {
         Some(good_for.saturating_sub(at.elapsed()))
     }
 
-    /// A look that began at `at` and reached back so far was answered after `took`.
-    pub(super) fn looked(&mut self, reach: Option<Duration>, at: Instant, took: Duration, found: &Found) {
+    /// Whether the last look was complete.
+    pub(super) fn was_complete(&self) -> bool {
+        !self.passed_over
+    }
+
+    /// Has the next look be complete.
+    pub(super) fn forget(&mut self) {
+        self.complete = None;
+    }
+
+    /// Learns from a look.
+    pub(super) fn looked(&mut self, Look { reach, began: at, took }: Look, found: &Found) {
         self.passed_over = reach.is_some();
         let fastest = *self.fastest.get_or_insert(took);
         self.fastest = Some(fastest.min(took));
         if reach.is_some() {
-            if let (Found::All, Some(complete)) = (found, &mut self.complete) {
-                complete.since = at;
+            match (found, &mut self.complete) {
+                (Found::Full(_), _) | (_, None) => {}
+                // What is behind need not wait any longer: it may be older, and of a lower priority.
+                (_, Some(complete)) if complete.more_behind => self.complete = None,
+                (Found::All, Some(complete)) => complete.since = at,
+                (Found::Contended, _) => {}
             }
             return;
         }
         let expense = took.saturating_sub(fastest);
         let since = match found {
-            _ if expense <= CHEAP || took >= LATE => None,
+            // Late, its answer may have been given back unread.
+            _ if expense <= CHEAP || took >= CLAIM_GOOD_FOR => None,
             Found::All => Some(at),
             Found::Full(waited) => at.checked_sub(*waited),
             Found::Contended => None,
         };
-        self.complete = since.map(|since| Complete { at, since, good_for: (expense * SHARE).min(LONGEST) });
+        let (good_for, more_behind) = ((expense * SHARE).min(LONGEST), matches!(found, Found::Full(_)));
+        self.complete = since.map(|since| Complete { at, since, good_for, more_behind });
     }
 }
 
@@ -91,9 +118,9 @@ mod tests {
 
     /// Whether it was a complete one.
     async fn look(horizon: &mut Horizon, took: Duration, found: &Found) -> bool {
-        let (reach, at) = (horizon.reach(), Instant::now());
+        let (reach, began) = (horizon.reach(), Instant::now());
         tokio::time::advance(took).await;
-        horizon.looked(reach, at, took, found);
+        horizon.looked(Look { reach, began, took }, found);
         reach.is_none()
     }
 
@@ -135,6 +162,19 @@ mod tests {
         assert!(look(&mut horizon, Duration::ZERO, &Found::Full(waited)).await);
         assert!(look(&mut horizon, EXPENSIVE, &Found::Full(waited)).await);
         assert_eq!(horizon.reach(), Some(EXPENSIVE + waited + MARGIN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_others_take_less_than_they_could_what_was_left_behind_is_looked_at_again() {
+        for (found, complete) in
+            [(Found::Full(Duration::ZERO), false), (Found::All, true), (Found::Contended, true)]
+        {
+            let mut horizon = Horizon::default();
+            assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
+            assert!(look(&mut horizon, EXPENSIVE, &Found::Full(EXPENSIVE * 2)).await);
+            assert!(!look(&mut horizon, Duration::ZERO, &found).await);
+            assert_eq!(horizon.reach().is_none(), complete);
+        }
     }
 
     #[tokio::test(start_paused = true)]

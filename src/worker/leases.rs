@@ -95,6 +95,11 @@ impl Held {
         }
     }
 
+    /// Leaves the task to its lease: it cannot be ended.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
     fn is_stuck(&self) -> bool {
         matches!(*self.lock_code(), Code::Running(moment) if moment < Instant::now())
     }
@@ -137,10 +142,9 @@ impl Leases {
         self.lock().remove(&lease.token);
     }
 
-    /// Leaves a task to its lease: it cannot be ended. It stays known until the lease is over, so that it is not taken
-    /// for one that was claimed without our learning of it.
-    pub(super) async fn abandon(&self, held: &Held) {
-        held.abandoned.store(true, Ordering::Relaxed);
+    /// Waits until the lease of a task is over that was left to it: until then it stays known, so that it is not taken for
+    /// one that was claimed without our learning of it.
+    pub(super) async fn outlast(&self, held: &Held) {
         held.fence.fallen().await;
         self.let_go(held.lease);
     }

@@ -12,12 +12,14 @@ mod handle;
 mod horizon;
 mod leases;
 mod maintenance;
+mod next;
 mod poller;
 mod prepare;
 mod quiet;
 mod renewal;
 mod scope;
 mod stats;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +51,7 @@ pub use stats::Counts;
 /// After the grace period: cutting handlers short and writing that down. Together with the next it must be less than
 /// what `Shutdown` allows after the grace period.
 const RELEASE_WITHIN: Duration = Duration::from_millis(1_200);
-/// Telling the others.
+/// Telling the others, by the loop and by whoever winds it up.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
 
 /// Work that could not be done.
@@ -133,7 +135,7 @@ impl Worker {
                 (Err(missing), _) => Err(WorkError::NotReady(missing)),
                 (Ok(()), Until::Dry) => {
                     maintenance::rescue_once(&engine).await;
-                    handle::start(&engine, &scope).run(Until::Dry).await;
+                    handle::start(&engine, &scope, until).run().await;
                     Ok(())
                 }
                 (Ok(()), Until::Stopped) => {
@@ -162,7 +164,7 @@ impl Worker {
         }
         engine.stats.set_polling(true);
         tracing::info!(task_types = engine.types.join(", "), "working");
-        handle::start(engine, scope).run(Until::Stopped).await;
+        handle::start(engine, scope, Until::Stopped).run().await;
         engine.stats.set_polling(false);
     }
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
+use super::GOODBYE_WITHIN;
 use super::appetite::Appetite;
 use super::drift::Drift;
 use super::engine::Engine;
 use super::execute::Attempt;
-use super::horizon::{Found, Horizon};
+use super::horizon::{Found, Horizon, Look};
+use super::next::Next;
 use super::quiet::{Quiet, WINDOW};
 use super::scope::Scope;
+use super::suspects::{Room, Suspects};
 use crate::db::DbError;
 use crate::queue::NextDue;
 
@@ -21,32 +23,7 @@ use crate::queue::NextDue;
 const CONTENDED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// While something has to end first: how often to see whether it has, and whether anything else has changed.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
-const RESERVED_FOR: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// What the loop waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// More may be due and there is room.
-    Again,
-    /// As many tasks are in hand as is sensible.
-    Room,
-    /// Others hold what is due, and will mostly have committed after this time.
-    Contended(Duration),
-    /// Nothing can be claimed at this moment, whatever is due: the database has failed, or a task runs alone.
-    Blocked(Duration),
-    /// A task has to run alone: nothing else may be in hand.
-    Empty,
-    /// Nothing is due for this long.
-    Idle(Duration),
-}
-
-/// A task that must run alone, kept for us while our other tasks end.
-#[derive(Clone, Copy)]
-struct Reserved {
-    task: Uuid,
-    until: Instant,
-}
 
 /// When a poller has done its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +39,13 @@ pub(super) struct Poller {
     engine: Arc<Engine>,
     scope: Arc<Scope>,
     attempts: mpsc::UnboundedSender<Attempt>,
+    until: Until,
     appetite: Appetite,
     quiet: Quiet,
     horizon: Horizon,
     backoff: Duration,
     contended: Duration,
-    reserved: Option<Reserved>,
-    suspects_looked_at: Instant,
+    suspects: Suspects,
     /// Nothing is known to be due, so the next step asks before it claims: the poll of an idle queue is one read.
     ask_first: bool,
     /// Nothing was due a moment ago, so little is now.
@@ -77,11 +54,12 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    /// Claims for `scope`, for the dispatcher behind `attempts`.
+    /// Claims for `scope`, for the dispatcher behind `attempts`, for so long.
     pub(super) fn new(
         engine: Arc<Engine>,
         scope: Arc<Scope>,
         attempts: mpsc::UnboundedSender<Attempt>,
+        until: Until,
     ) -> Self {
         let (concurrency, size) = (engine.config.concurrency, engine.config.max_tasks_per_poll);
         let appetite = match engine.config.poll_strict {
@@ -92,13 +70,13 @@ impl Poller {
             engine,
             scope,
             attempts,
+            until,
             appetite,
             quiet: Quiet::default(),
             horizon: Horizon::default(),
             backoff: BACKOFF.0,
             contended: CONTENDED.0,
-            reserved: None,
-            suspects_looked_at: Instant::now(),
+            suspects: Suspects::new(),
             ask_first: false,
             expects_few: false,
             drift: Drift::default(),
@@ -106,7 +84,7 @@ impl Poller {
     }
 
     /// Claims until the scope is stopped or, for [`Until::Dry`], nothing is due and nothing in hand.
-    pub(super) async fn run(mut self, until: Until) {
+    pub(super) async fn run(mut self) {
         let engine = self.engine.clone();
         let stop = self.scope.stop.clone();
         while !stop.is_cancelled() {
@@ -114,13 +92,18 @@ impl Poller {
             // Not cut short: the reply to a claim must not be lost.
             let next = self.step().await;
             self.expects_few = matches!(next, Next::Idle(_)) && !engine.config.poll_strict;
-            if until == Until::Dry && matches!(next, Next::Idle(_)) && self.scope.in_hand() == 0 {
-                break;
+            if self.until == Until::Dry && matches!(next, Next::Idle(_)) && self.scope.in_hand() == 0 {
+                if self.horizon.was_complete() {
+                    break;
+                }
+                self.horizon.forget();
+                continue;
             }
             // A wake-up since the last one is remembered: a task added while the table was looked at is not missed.
+            let may_be_woken = self.until == Until::Stopped && matches!(next, Next::Idle(_));
             tokio::select! {
-                () = self.wait(next, until) => {}
-                () = engine.wake.notified(), if until == Until::Stopped && matches!(next, Next::Idle(_)) => {
+                () = self.wait(next) => {}
+                () = engine.wake.notified(), if may_be_woken => {
                     self.ask_first = false;
                 }
                 () = stop.cancelled() => break,
@@ -131,15 +114,16 @@ impl Poller {
 
     /// Somebody else has to see to what was inserted quietly, and to a task that was kept for us.
     async fn leave(&mut self) {
-        if let Some(Reserved { task, .. }) = self.reserved {
-            let _ = self.engine.queue.reschedule(task, Duration::ZERO).await;
-        }
-        if self.quiet.is_on() {
-            let _ = self.engine.queue.stop_quiet().await;
-        }
+        let goodbye = async {
+            self.suspects.leave(&self.engine).await;
+            if self.quiet.is_on() {
+                let _ = self.engine.queue.stop_quiet().await;
+            }
+        };
+        let _ = timeout(GOODBYE_WITHIN, goodbye).await;
     }
 
-    async fn wait(&mut self, next: Next, until: Until) {
+    async fn wait(&mut self, next: Next) {
         // Before the next look is owed, by the quiet or for what the last one has passed over.
         let owed = self.quiet.look_within().into_iter().chain(self.horizon.complete_in()).min();
         let owed = owed.unwrap_or(Duration::MAX);
@@ -150,10 +134,13 @@ impl Poller {
             Next::Empty => {
                 let _ = timeout(LOOK_AROUND, self.engine.company.empty()).await;
             }
+            Next::Outside => {
+                let _ = timeout(LOOK_AROUND, self.engine.company.open()).await;
+            }
             Next::Room => {
                 let _ = timeout(LOOK_AROUND, self.scope.at_most(self.appetite.room_at())).await;
             }
-            Next::Idle(_) if until == Until::Dry => self.scope.at_most(0).await,
+            Next::Idle(_) if self.until == Until::Dry => self.scope.at_most(0).await,
             Next::Idle(delay) => {
                 let interval = self.engine.config.polling_interval;
                 let longest = delay.min(interval).min(owed);
@@ -171,7 +158,9 @@ impl Poller {
             let ended = self.engine.queue.end_quiet().await;
             self.quiet.ended(ended.unwrap_or(false));
         }
-        self.appetite.ended(self.scope.ended_so_far(), |time| self.engine.leases.held_longer_than(time));
+        // What was given back is no sign that more could be held, but of the contrary.
+        let ended = self.scope.worked().processed;
+        self.appetite.ended(ended, |time| self.engine.leases.held_longer_than(time));
         let Some(size) = self.appetite.next_claim(self.scope.in_hand()) else { return Next::Room };
         match self.claim_and_look(size).await {
             Ok(next) => {
@@ -189,56 +178,74 @@ impl Poller {
 
     async fn claim_and_look(&mut self, size: usize) -> Result<Next, DbError> {
         let engine = self.engine.clone();
-        if std::mem::take(&mut self.ask_first) {
-            let due = self.next_due(None).await?;
-            if due.soonest() != Some(Duration::ZERO) {
-                return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
-            }
+        let asked = std::mem::take(&mut self.ask_first);
+        if asked && let Some(idle) = Next::idle_until(self.next_due(None).await?) {
+            return Ok(idle);
         }
-        if self.reserved.is_some() || self.suspects_looked_at.elapsed() >= engine.config.polling_interval {
-            self.suspects_looked_at = Instant::now();
-            if let Some(next) = self.make_room_for_suspect().await? {
-                return Ok(next);
-            }
+        let suspects_are_due = self.suspects.must_be_looked_at(engine.config.polling_interval);
+        if suspects_are_due && let Some(next) = self.make_room_for_suspect().await? {
+            return Ok(next);
         }
-        let Some(membership) = engine.company.try_join() else { return Ok(Next::Blocked(LOOK_AROUND)) };
-        let (reach, began) = (self.horizon.reach(), Instant::now());
-        let claim = async {
-            match self.expects_few {
-                true => engine.queue.claim_few(&engine.types, size, reach).await,
-                false => engine.queue.claim_within(&engine.types, size, reach).await,
-            }
-        };
-        let attempts = engine.claim(&self.scope, membership, claim).await?;
-        let took = began.elapsed();
-        let oldest = attempts.iter().map(|attempt| attempt.ticket.terms.waited).max();
-        let got = self.dispatch(attempts);
+        // What the question has found may be of any age.
+        let reach = self.horizon.reach().filter(|_| !asked);
+        let Some((look, got, oldest)) = self.claim(size, reach).await? else { return Ok(Next::Outside) };
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
-        if self.quiet.found(got)
+        // A drain waits for its last tasks without looking around, and could not keep the promise.
+        if self.until == Until::Stopped
+            && self.quiet.found(got)
             && let Err(error) = engine.queue.keep_quiet(WINDOW, got == size).await
         {
             tracing::debug!(%error, "inserts go on announcing themselves");
         }
         if got == size {
-            self.horizon.looked(reach, began, took, &Found::Full(oldest.unwrap_or_default()));
+            self.horizon.looked(look, &Found::Full(oldest));
             return Ok(Next::Again);
         }
-        let due = self.next_due(reach).await?;
+        self.look_ahead(look, got).await
+    }
+
+    /// Claims at most `size` tasks and hands them on, unless a task runs alone: how many, and since when the oldest of
+    /// them has been due.
+    async fn claim(
+        &mut self,
+        size: usize,
+        reach: Option<Duration>,
+    ) -> Result<Option<(Look, usize, Duration)>, DbError> {
+        let Self { engine, scope, expects_few, .. } = &*self;
+        let Some(membership) = engine.company.try_join() else { return Ok(None) };
+        let began = Instant::now();
+        let claim = async {
+            match expects_few {
+                true => engine.queue.claim_few(&engine.types, size, reach).await,
+                false => engine.queue.claim_within(&engine.types, size, reach).await,
+            }
+        };
+        let attempts = engine.claim(scope, membership, claim).await?;
+        let took = began.elapsed();
+        let oldest = attempts.iter().map(|attempt| attempt.ticket.terms.waited).max().unwrap_or_default();
+        Ok(Some((Look { reach, began, took }, self.dispatch(attempts), oldest)))
+    }
+
+    /// What to do after a claim that was not full: others may hold what is due.
+    async fn look_ahead(&mut self, look: Look, got: usize) -> Result<Next, DbError> {
+        let due = self.next_due(look.reach).await?;
         let more = due.ordinary == Some(Duration::ZERO);
         if more && self.expects_few {
             return Ok(Next::Again);
         }
-        self.horizon.looked(reach, began, took, &if more { Found::Contended } else { Found::All });
-        if due.suspect == Some(Duration::ZERO)
-            && let Some(next) = self.make_room_for_suspect().await?
-        {
+        self.horizon.looked(look, &if more { Found::Contended } else { Found::All });
+        let suspect_is_due = due.suspect == Some(Duration::ZERO);
+        if suspect_is_due && let Some(next) = self.make_room_for_suspect().await? {
             return Ok(next);
         }
-        if due.soonest() != Some(Duration::ZERO) {
+        if look.reach.is_some() && self.horizon.reach().is_none() {
+            return Ok(Next::Again);
+        }
+        if let Some(idle) = Next::idle_until(due) {
             self.contended = CONTENDED.0;
-            return Ok(Next::Idle(due.soonest().unwrap_or(Duration::MAX)));
+            return Ok(idle);
         }
         if got > 0 {
             return Ok(Next::Again);
@@ -252,33 +259,18 @@ impl Poller {
     async fn next_due(&mut self, reach: Option<Duration>) -> Result<NextDue, DbError> {
         let due = self.engine.queue.next_due_within(&self.engine.types, reach).await?;
         if due.suspect != Some(Duration::ZERO) {
-            self.suspects_looked_at = Instant::now();
+            self.suspects.none_is_due();
         }
         Ok(due)
     }
 
     /// Sees to a task that must run with no other in its process, if there is one: its process died under it twice.
-    ///
-    /// One process reserves it and claims nothing more until it has become empty; the others go on as usual.
     async fn make_room_for_suspect(&mut self) -> Result<Option<Next>, DbError> {
-        let engine = self.engine.clone();
-        if self.reserved.is_none() {
-            let task = engine.queue.reserve_suspect(&engine.types, RESERVED_FOR).await?;
-            self.reserved = task.map(|task| Reserved { task, until: Instant::now() + RESERVED_FOR });
-        }
-        let Some(Reserved { task, until }) = self.reserved else { return Ok(None) };
-        let Some(alone) = engine.company.try_be_alone() else {
-            if until.saturating_duration_since(Instant::now()) < RESERVED_FOR / 2 {
-                engine.queue.reschedule(task, RESERVED_FOR).await?;
-                self.reserved = Some(Reserved { task, until: Instant::now() + RESERVED_FOR });
-            }
-            return Ok(Some(Next::Empty));
-        };
-        self.reserved = None;
-        engine.queue.reschedule(task, Duration::ZERO).await?;
-        let claim = async { Ok(engine.queue.claim_alone(&engine.types).await?.into_iter().collect()) };
-        let attempts = engine.claim(&self.scope, alone, claim).await?;
-        Ok((self.dispatch(attempts) > 0).then_some(Next::Empty))
+        Ok(match self.suspects.make_room(&self.engine, &self.scope).await? {
+            Room::Unneeded => None,
+            Room::Awaited => Some(Next::Empty),
+            Room::Made(attempts) => (self.dispatch(attempts) > 0).then_some(Next::Empty),
+        })
     }
 
     fn dispatch(&self, attempts: Vec<Attempt>) -> usize {

@@ -13,7 +13,7 @@ use crate::db::{DbError, SchemaState, migrate, schema_state};
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// How long a worker that came to work once tries to reach the database.
+/// How long a worker that came to work once tries to reach the database. What it finds missing there it does not wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this process can work, and if not, what is missing and how to mend it.
@@ -41,22 +41,23 @@ pub(super) async fn prepare(engine: &Engine, migrate_on_start: bool, until: Unti
     let mut wait = BACKOFF.0;
     let began = Instant::now();
     loop {
-        let (missing, again) = match look(engine, migrate_on_start).await {
+        let (missing, again, patience) = match look(engine, migrate_on_start).await {
             Ok(None) => {
                 engine.readiness.set(Ok(()));
                 return Ok(());
             }
             Ok(Some(missing)) => {
                 tracing::error!("not ready: {missing}");
-                (missing, LOOK_AGAIN)
+                (missing, LOOK_AGAIN, Duration::ZERO)
             }
             Err(error) => {
                 tracing::warn!(%error, "the database cannot be worked on, trying again");
+                let again = wait;
                 wait = (wait * 2).min(BACKOFF.1);
-                ("the database cannot be reached".to_owned(), wait)
+                ("the database cannot be reached".to_owned(), again, PATIENCE)
             }
         };
-        if until == Until::Dry && (again == LOOK_AGAIN || began.elapsed() > PATIENCE) {
+        if until == Until::Dry && began.elapsed() >= patience {
             return Err(missing);
         }
         engine.readiness.set(Err(missing));

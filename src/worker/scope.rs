@@ -90,12 +90,6 @@ impl Scope {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tasks whose verdict is in, whichever.
-    pub(super) fn ended_so_far(&self) -> u64 {
-        let worked = self.worked();
-        worked.processed + worked.released
-    }
-
     pub(super) fn worked(&self) -> Worked {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (succeeded, failed) = (read(&self.tally.succeeded), read(&self.tally.failed));

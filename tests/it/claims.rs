@@ -121,23 +121,6 @@ async fn a_task_is_claimed_by_id_unless_it_is_unknown_ended_paused_future_or_run
     assert_eq!(refusal(future, true).await, None, "now means now");
 }
 
-/// Buffers that one claim of ten touches, over all its statements.
-async fn claim_buffers(db: &TestDb) -> i64 {
-    // In a transaction that is rolled back: every measurement finds the same tasks.
-    db.execute("begin").await;
-    let plan: String = db
-        .rows("explain (analyze, buffers, format text) select * from agent_tasks_due_v1('{a}', 10, null)")
-        .await
-        .iter()
-        .map(|row| row.get::<_, String>(0) + "\n")
-        .collect();
-    db.execute("rollback").await;
-    let buffers =
-        plan.split("shared hit=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
-    let read = plan.split("read=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("0");
-    buffers.parse::<i64>().unwrap_or_else(|_| panic!("{plan}")) + read.parse::<i64>().unwrap_or(0)
-}
-
 #[tokio::test]
 async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
     let db = TestDb::new().await;
@@ -145,8 +128,8 @@ async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
     db.execute(&format!("{fill} 'a', 't', 'medium', 'pending', now(), '{{}}' from generate_series(1, 500)"))
         .await;
     db.execute("analyze agent_tasks").await;
-    claim_buffers(&db).await;
-    let before = claim_buffers(&db).await;
+    db.buffers_of_a_pick("null").await;
+    let before = db.buffers_of_a_pick("null").await;
     for rest in [
         "'a', 't', 'urgent', 'pending', now() + interval '1 day', '{}' from generate_series(1, 20000)",
         "'unknown', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
@@ -155,11 +138,11 @@ async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
     ] {
         db.execute(&format!("{fill} {rest}")).await;
         // Statistics of before, and then of now: neither may matter.
-        claim_buffers(&db).await;
-        let stale = claim_buffers(&db).await;
+        db.buffers_of_a_pick("null").await;
+        let stale = db.buffers_of_a_pick("null").await;
         db.execute("analyze agent_tasks").await;
-        claim_buffers(&db).await;
-        let fresh = claim_buffers(&db).await;
+        db.buffers_of_a_pick("null").await;
+        let fresh = db.buffers_of_a_pick("null").await;
         for after in [stale, fresh] {
             assert!(after <= before + 40, "{before} buffers before, {after} with 20,000 more of {rest}");
         }
@@ -219,7 +202,8 @@ async fn no_look_at_the_queue_reads_the_finished_tasks() {
     assert_eq!(queue.count_due(&kinds).await.expect("a number"), 60);
     assert_eq!(queue.depths().await.expect("depths")[0].tasks, 60);
     assert_eq!(queue.claim(&kinds, 10).await.expect("a claim").len(), 10);
-    assert!(queue.claim_alone(&kinds).await.expect("a claim").is_some());
+    let suspect = queue.reserve_suspect(&kinds).await.expect("an answer").expect("a suspect");
+    assert!(queue.claim_reserved(suspect).await.expect("a claim").is_some());
     queue.database().close();
     let gone = "select not exists (select from pg_stat_activity where datname = current_database()
         and backend_type = 'client backend' and pid <> pg_backend_pid())";

@@ -123,20 +123,6 @@ async fn every_index_of_a_fresh_queue_is_one_that_a_statement_of_ours_needs() {
     );
 }
 
-/// Buffers that the pick of a claim touches.
-async fn buffers_of_a_pick(client: &Client, reach: &str) -> i64 {
-    let sql =
-        format!("explain (analyze, buffers, format json) select agent_tasks_due_v1('{{a}}', 10, {reach})");
-    client.batch_execute("begin").await.expect("begun");
-    let plan = client.query_one(&sql, &[]).await.expect("a plan").get::<_, serde_json::Value>(0);
-    client.batch_execute("rollback").await.expect("undone");
-    let plan = &plan[0]["Plan"];
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .iter()
-        .map(|kind| plan[kind].as_i64().expect("a number"))
-        .sum()
-}
-
 #[tokio::test]
 async fn a_look_at_what_is_recent_passes_over_what_an_old_snapshot_keeps() {
     let db = TestDb::new().await;
@@ -155,8 +141,8 @@ async fn a_look_at_what_is_recent_passes_over_what_an_old_snapshot_keeps() {
         ))
         .await
         .expect("a long queue worked off");
-    buffers_of_a_pick(&client, "null").await;
-    let (all, recent) = (buffers_of_a_pick(&client, "null").await, buffers_of_a_pick(&client, "30").await);
+    db.buffers_of_a_pick("null").await;
+    let (all, recent) = (db.buffers_of_a_pick("null").await, db.buffers_of_a_pick("30").await);
     assert!(all > 1_000, "{all} buffers: there is nothing to pass over");
     assert!(recent < 200, "{recent} buffers for what is recent, {all} for all");
 }

@@ -36,10 +36,12 @@ impl Drop for Directory {
     }
 }
 
-fn process_of(data_dir: &Path) -> Pid {
-    let file = std::fs::read_to_string(data_dir.join("cluster/postmaster.pid")).expect("a running server");
-    let number = file.lines().next().and_then(|line| line.parse().ok());
-    number.and_then(Pid::from_raw).expect("a process id")
+fn process(number: u32) -> Pid {
+    i32::try_from(number).ok().and_then(Pid::from_raw).expect("a process id")
+}
+
+fn process_of(server: &EmbeddedPostgres) -> Pid {
+    process(server.pid().expect("a running server"))
 }
 
 fn guardian_of(server: Pid) -> Pid {
@@ -92,7 +94,7 @@ async fn a_durable_server_syncs_and_a_throw_away_one_does_not() {
 #[tokio::test]
 async fn nothing_is_left_of_a_dropped_server() {
     let server = EmbeddedPostgres::start(Options::throw_away()).await.unwrap();
-    let (process, directory) = (process_of(server.data_dir()), server.data_dir().to_owned());
+    let (process, directory) = (process_of(&server), server.data_dir().to_owned());
     assert!(lives(process));
     drop(server);
     gone(process, &directory).await;
@@ -121,14 +123,14 @@ async fn a_directory_in_use_is_refused_and_a_dropped_one_is_waited_for() {
 async fn a_server_that_outlived_its_guardian_makes_room_for_the_next() {
     let directory = Directory::new();
     let orphan = EmbeddedPostgres::start(directory.options()).await.unwrap();
-    let process = process_of(orphan.data_dir());
+    let process = process_of(&orphan);
     let left_over = orphan.socket_dir().to_owned();
     kill_process(guardian_of(process), Signal::KILL).unwrap();
     drop(orphan);
     assert!(lives(process));
 
     let server = EmbeddedPostgres::start(directory.options()).await.unwrap();
-    assert_ne!(process_of(server.data_dir()), process);
+    assert_ne!(process_of(&server), process);
     eventually("the old server is gone", async || !lives(process)).await;
     server.stop().await.unwrap();
     std::fs::remove_dir_all(left_over).unwrap();
@@ -168,13 +170,14 @@ async fn an_owner_for_the_other_tests() {
         directory => Options { durable: false, ..Options::kept(directory) },
     };
     let server = EmbeddedPostgres::start(options).await.unwrap();
-    println!("\nserver\t{}\t{}", server.data_dir().display(), server.socket_dir().display());
+    let (data, sockets) = (server.data_dir().display(), server.socket_dir().display());
+    println!("\nserver\t{}\t{data}\t{sockets}", server.pid().unwrap());
     // Until it is ended, or forgotten by a test that failed.
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Starts that process, in a process group of its own as a shell would: its data and socket directories.
-fn owner(data: &Path) -> (Child, PathBuf, PathBuf) {
+/// Starts that process, in a process group of its own as a shell would: its server, data and socket directories.
+fn owner(data: &Path) -> (Child, Pid, PathBuf, PathBuf) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args([OWNER, "--exact", "--ignored", "--nocapture"])
         .env(OWNERS_DATA, data)
@@ -185,15 +188,14 @@ fn owner(data: &Path) -> (Child, PathBuf, PathBuf) {
         .expect("an owner");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
     let line = lines.find(|line| line.starts_with("server\t")).expect("a server");
-    let mut directories = line.split('\t').skip(1).map(PathBuf::from);
-    let mut next = || directories.next().expect("two directories");
-    (child, next(), next())
+    let mut fields = line.split('\t').skip(1);
+    let mut next = || fields.next().expect("a process and two directories");
+    (child, process(next().parse().expect("a number")), next().into(), next().into())
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_an_owner_that_is_killed() {
-    let (mut child, data, sockets) = owner(Path::new(""));
-    let process = process_of(&data);
+    let (mut child, process, _, sockets) = owner(Path::new(""));
     assert!(lives(process));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -204,8 +206,7 @@ async fn nothing_is_left_of_an_owner_that_is_killed() {
 async fn ctrl_c_reaches_the_owner_and_lets_its_server_shut_down_cleanly() {
     let directory = Directory::new();
     let options = directory.options();
-    let (mut child, data, sockets) = owner(options.data_dir.as_deref().unwrap());
-    let process = process_of(&data);
+    let (mut child, process, data, sockets) = owner(options.data_dir.as_deref().unwrap());
     let group = Pid::from_child(&child);
     kill_process_group(group, Signal::INT).unwrap();
     child.wait().unwrap();

@@ -204,7 +204,8 @@ async fn the_third_crash_in_a_row_is_poison_and_any_other_ending_starts_the_coun
                         bench.queue.claim(&kinds, 1).await.expect("a claim").is_empty(),
                         "it must run alone"
                     );
-                    bench.queue.claim_alone(&kinds).await.expect("a claim")
+                    let reserved = bench.queue.reserve_suspect(&kinds).await.expect("an answer");
+                    bench.queue.claim_reserved(reserved.expect("a suspect")).await.expect("a claim")
                 }
             };
             lease = claimed.expect("the task").lease;

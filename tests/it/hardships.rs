@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use task_processor::app::App;
 use task_processor::handlers;
 use task_processor::queue::NewTask;
@@ -12,18 +12,6 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::support::{Instance, TestApp, TestDb, connect, eventually};
-
-async fn add(app: &TestApp, context: Value) -> Uuid {
-    app.queue().enqueue_one(NewTask::new("echo", context)).await.expect("a task").id
-}
-
-fn task_is(id: Uuid, condition: &str) -> String {
-    format!("select ({condition}) is true from agent_tasks where id = '{id}'")
-}
-
-async fn ready(app: &TestApp) {
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
-}
 
 #[tokio::test]
 async fn a_task_cancelled_while_it_waits_for_a_slot_costs_the_process_nothing() {
@@ -73,7 +61,7 @@ async fn slow_tasks_are_never_hoarded() {
 }
 
 #[tokio::test]
-async fn what_was_claimed_ahead_of_a_slow_task_is_given_back() {
+async fn what_was_claimed_ahead_of_a_slow_task_is_given_back_once() {
     let db = TestDb::new().await;
     // A thousand quick ones widen the window; the slow ones behind them are then claimed in one go.
     db.execute(
@@ -91,6 +79,10 @@ async fn what_was_claimed_ahead_of_a_slow_task_is_given_back() {
     eventually("only what runs is held", async || app.worker.in_hand() == 4).await;
     let free = "select count(*) from agent_tasks where status = 'pending' and retry_count = 0 and scheduled_for <= now()";
     assert_eq!(db.value::<i64>(free).await, 296);
+    // Longer than it takes to claim them again and to lose patience once more.
+    sleep(Duration::from_secs(3)).await;
+    let given_back = "select count(*) > 0 and count(*) = count(distinct context_id) from agent_actions_log where action_type = 'release_echo'";
+    assert!(db.value::<bool>(given_back).await);
     app.stop().await;
 }
 
@@ -99,7 +91,7 @@ async fn a_suspect_waits_for_long_tasks_without_stopping_the_other_processes() {
     let db = TestDb::new().await;
     let apps = [TestApp::start(&db, &[]).await, TestApp::start(&db, &[]).await];
     for app in &apps {
-        ready(app).await;
+        app.ready().await;
     }
     for app in &apps {
         let long =
@@ -115,8 +107,8 @@ async fn a_suspect_waits_for_long_tasks_without_stopping_the_other_processes() {
     let reserved = "select scheduled_for > now() from agent_tasks where agent_type = 'suspect'";
     db.eventually("one process makes room", reserved).await;
     let told = Instant::now();
-    let urgent = add(&apps[0], json!({})).await;
-    db.eventually("the other goes on", &task_is(urgent, "status = 'completed'")).await;
+    let urgent = apps[0].add(json!({})).await;
+    db.task_becomes(urgent, "status = 'completed'").await;
     assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
     db.eventually("the suspect runs in the end", "select bool_and(status = 'completed') from agent_tasks")
         .await;
@@ -141,9 +133,9 @@ async fn while_a_task_runs_alone_others_are_refused_or_put_first_as_they_would_b
     let webhook = json!({ "type": "INSERT", "table": "agent_tasks", "record": { "id": tomorrow } });
     assert_eq!(app.post("/process-task", &webhook).await.1["skipped"], "Task is not due yet");
     assert_eq!(app.post("/process-task", &json!({ "task_id": unknown })).await.0, 422);
-    assert!(db.value::<bool>(&task_is(tomorrow, "scheduled_for > now() + interval '23 hours'")).await);
+    assert!(db.task_is(tomorrow, "scheduled_for > now() + interval '23 hours'").await);
     assert_eq!(app.post("/process-task", &json!({ "task_id": tomorrow })).await.0, 200);
-    db.eventually("it ran after the other", &task_is(tomorrow, "status = 'completed'")).await;
+    db.task_becomes(tomorrow, "status = 'completed'").await;
     app.stop().await;
 }
 
@@ -151,7 +143,7 @@ async fn while_a_task_runs_alone_others_are_refused_or_put_first_as_they_would_b
 async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("CONCURRENCY", "100")]).await;
-    ready(&app).await;
+    app.ready().await;
     let client = connect(&db.direct_url()).await;
     let insert =
         "insert into agent_tasks (task_type, agent_type, context_json) select 'echo', 't', '{}' from ";
@@ -171,10 +163,10 @@ async fn an_insert_that_commits_after_the_quiet_is_announced_all_the_same() {
 async fn while_it_is_quiet_no_insert_announces_itself_whatever_the_protocol() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
-    ready(&app).await;
+    app.ready().await;
     // Whoever begins to listen looks once. After that there is no reason to.
     sleep(Duration::from_millis(500)).await;
-    add(&app, json!({})).await;
+    app.add(json!({})).await;
     db.eventually("it is done", "select bool_and(status = 'completed') from agent_tasks").await;
     app.queue().keep_quiet(Duration::from_mins(1), false).await.expect("quiet");
     let client = connect(&db.direct_url()).await;
@@ -226,20 +218,13 @@ async fn a_task_that_cannot_be_ended_is_left_to_its_lease_and_not_run_again_and_
     )
     .await;
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "18")]).await;
-    let id = add(&app, json!({})).await;
-    db.eventually("it ran", &task_is(id, "attempt = 1")).await;
-    let keeps_us_busy = add(&app, json!({ "sleep_ms": 13_000 })).await;
+    let id = app.add(json!({})).await;
+    db.task_becomes(id, "attempt = 1").await;
+    let keeps_us_busy = app.add(json!({ "sleep_ms": 13_000 })).await;
     // Old enough for what is unknown to be released, which happens with each renewal.
-    db.eventually(
-        "leases were renewed",
-        &task_is(keeps_us_busy, "lease_expires_at > last_attempted_at + interval '23.5 s'"),
-    )
-    .await;
+    db.task_becomes(keeps_us_busy, "lease_expires_at > last_attempted_at + interval '23.5 s'").await;
     sleep(Duration::from_secs(1)).await;
-    assert!(
-        db.value::<bool>(&task_is(id, "attempt = 1 and status = 'processing'")).await,
-        "it is left alone"
-    );
+    assert!(db.task_is(id, "attempt = 1 and status = 'processing'").await, "it is left alone");
     assert_eq!(
         db.value::<i64>("select count(*) from agent_actions_log where action_type = 'release_echo'").await,
         0
@@ -247,14 +232,32 @@ async fn a_task_that_cannot_be_ended_is_left_to_its_lease_and_not_run_again_and_
     app.stop().await;
 }
 
+/// Several threads: what follows from the refusal and the end of the process run side by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_ended_does_not_make_its_process_end_as_if_code_would_not_stop() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as
+         $$ begin if old.status = 'processing' then raise exception 'no'; end if; return new; end $$;
+         create trigger refuse before update on agent_tasks for each row execute function refuse()",
+    )
+    .await;
+    for _ in 0..5 {
+        let app = TestApp::start(&db, &[]).await;
+        let id = app.add(json!({ "sleep_ms": 60_000 })).await;
+        db.task_becomes(id, "status = 'processing'").await;
+        assert_eq!(app.stop().await, 0);
+    }
+}
+
 #[tokio::test]
 async fn nobody_cancels_a_running_task_by_a_notification_alone() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
-    let id = add(&app, json!({ "sleep_ms": 1_500 })).await;
-    db.eventually("it runs", &task_is(id, "status = 'processing'")).await;
+    let id = app.add(json!({ "sleep_ms": 1_500 })).await;
+    db.task_becomes(id, "status = 'processing'").await;
     db.execute(&format!("notify agent_tasks_cancel, '{id}'")).await;
-    db.eventually("it ended as it would have", &task_is(id, "status = 'completed'")).await;
+    db.task_becomes(id, "status = 'completed'").await;
     app.stop().await;
 }
 
@@ -262,14 +265,14 @@ async fn nobody_cancels_a_running_task_by_a_notification_alone() {
 async fn a_row_that_somebody_holds_delays_its_own_ending_and_no_other() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "3")]).await;
-    let ids = [add(&app, json!({ "sleep_ms": 4_000 })).await, add(&app, json!({ "sleep_ms": 4_000 })).await];
+    let ids = [app.add(json!({ "sleep_ms": 4_000 })).await, app.add(json!({ "sleep_ms": 4_000 })).await];
     db.eventually("both run", "select bool_and(status = 'processing') from agent_tasks").await;
     let holder = connect(&db.direct_url()).await;
     let hold = format!("begin; select from agent_tasks where id = '{}' for update", ids[0]);
     holder.batch_execute(&hold).await.expect("held");
-    db.eventually("the other is done", &task_is(ids[1], "status = 'completed' and attempt = 1")).await;
+    db.task_becomes(ids[1], "status = 'completed' and attempt = 1").await;
     holder.batch_execute("rollback").await.expect("let go");
-    db.eventually("and then this one", &task_is(ids[0], "status = 'completed'")).await;
+    db.task_becomes(ids[0], "status = 'completed'").await;
     assert!(db.value::<bool>("select bool_and(crash_count = 0) from agent_tasks").await);
     app.stop().await;
 }

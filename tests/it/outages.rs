@@ -63,10 +63,10 @@ impl Outage {
     /// Ends the server as a power cut would: without a checkpoint, and without a word to anybody.
     async fn crash(&mut self) {
         let server = self.server.take().expect("it runs");
-        let file = server.data_dir().join("cluster/postmaster.pid");
-        let text = std::fs::read_to_string(file).expect("the server's id");
-        let pid =
-            text.lines().next().and_then(|line| line.parse().ok()).and_then(Pid::from_raw).expect("an id");
+        let pid = i32::try_from(server.pid().expect("the server's id"))
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("an id");
         kill_process(pid, Signal::QUIT).expect("it runs");
         self.proxy.cut();
         // There is nothing left to stop, and that may be said.
@@ -87,7 +87,7 @@ async fn app_behind(proxy: &Proxy, extra: &[(&str, &str)]) -> TestApp {
     let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
     config.http.host = [127, 0, 0, 1].into();
     let app = TestApp::start_with(config, handlers::all()).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app
 }
 
@@ -156,7 +156,7 @@ async fn a_process_that_starts_without_a_database_waits_for_it() {
     let app = TestApp::start_with(config, handlers::all()).await;
     assert_eq!(app.get("/health").await.1["status"], "degraded");
     outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app.stop().await;
 }
 

@@ -32,13 +32,6 @@ impl Bench {
         claimed.iter().map(|claimed| claimed.lease).collect()
     }
 
-    /// Whether a condition holds for the task's row.
-    async fn is(&self, lease: Lease, condition: &str) -> bool {
-        self.db
-            .value(&format!("select ({condition}) is true from agent_tasks where id = '{}'", lease.id))
-            .await
-    }
-
     async fn end(&self, leases: &[Lease]) -> Vec<Verdict> {
         let endings: Vec<Ending> =
             leases.iter().map(|lease| Ending::complete(*lease, json!({ "done": true }))).collect();
@@ -135,19 +128,6 @@ async fn a_row_that_cannot_be_claimed_costs_its_neighbours_nothing() {
 }
 
 #[tokio::test]
-async fn a_suspect_that_cannot_be_claimed_does_not_hide_the_next() {
-    let bench = Bench::new().await;
-    bench.enqueue(2).await;
-    bench.db.execute("update agent_tasks set crash_count = 2, scheduled_for = '2000-01-01' where context_json ->> 'number' = '0'").await;
-    bench.db.execute("update agent_tasks set crash_count = 2 where context_json ->> 'number' = '1'").await;
-    bench.db.execute(REFUSE).await;
-    let kinds = ["a".to_owned()];
-    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_some());
-    assert!(bench.queue.claim_alone(&kinds).await.expect("a claim").is_none());
-    assert_eq!(bench.queue.next_due(&kinds).await.expect("an answer").soonest(), None);
-}
-
-#[tokio::test]
 async fn a_row_that_cannot_be_rescued_costs_its_neighbours_nothing() {
     let bench = Bench::new().await;
     bench.claim(10).await;
@@ -216,9 +196,12 @@ async fn a_log_that_refuses_a_row_costs_the_task_neither_its_result_nor_its_erro
     ];
     assert_eq!(bench.queue.end(&endings).await.expect("verdicts"), [Verdict::Accepted; 2]);
     let whole = "result_json = '{\"done\": true}' and cost_usd = 0.5 and status = 'completed'";
-    assert!(bench.is(leases[0], whole).await);
+    assert!(bench.db.task_is(leases[0].id, whole).await);
     assert!(
-        bench.is(leases[1], &format!("error_log = '{error}' and result_json ->> 'error' = error_log")).await
+        bench
+            .db
+            .task_is(leases[1].id, &format!("error_log = '{error}' and result_json ->> 'error' = error_log"))
+            .await
     );
     assert!(bench.queue.log_is_refused());
 }
@@ -230,7 +213,7 @@ async fn a_cost_that_fits_no_column_costs_the_task_neither_its_result_nor_its_lo
     let usage = Usage { cost_usd: Some(1e300), ..Usage::default() };
     let ending = Ending::complete(leases[0], json!({ "done": true })).with_usage(Some(&usage));
     assert_eq!(bench.queue.end(&[ending]).await.expect("a verdict"), [Verdict::Accepted]);
-    assert!(bench.is(leases[0], "result_json = '{\"done\": true}' and cost_usd is null").await);
+    assert!(bench.db.task_is(leases[0].id, "result_json = '{\"done\": true}' and cost_usd is null").await);
     let logged = "select count(*) from agent_actions_log where output_data = '{\"done\": true}' and input_data is not null";
     assert_eq!(bench.db.value::<i64>(logged).await, 1);
 }
@@ -244,7 +227,7 @@ async fn neither_a_task_nor_an_error_quotes_the_row_that_was_refused() {
     assert_eq!(bench.queue.end(&[ending]).await.expect("a verdict"), [Verdict::Accepted]);
     let note =
         "result_json = '{\"note\": \"the result could not be stored: the database refused it (23514)\"}'";
-    assert!(bench.is(leases[0], note).await);
+    assert!(bench.db.task_is(leases[0].id, note).await);
 
     let insert =
         "insert into agent_tasks (task_type, agent_type, context_json) values ('hunter2', 'x', null)";
@@ -284,6 +267,6 @@ async fn no_wait_is_longer_than_a_year() {
     assert_eq!(bench.queue.end(&endings).await.expect("verdicts"), [Verdict::Accepted; 2]);
     for lease in leases {
         let in_a_year = "scheduled_for between now() + interval '364 days' and now() + interval '367 days'";
-        assert!(bench.is(lease, in_a_year).await);
+        assert!(bench.db.task_is(lease.id, in_a_year).await);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use task_processor::handler::Registry;
 use task_processor::queue::NewTask;
 use task_processor::{Handler, Outcome, Services, Task};
@@ -45,19 +45,11 @@ impl Handler for Watched {
     }
 }
 
-async fn add(app: &TestApp, context: Value) -> Uuid {
-    app.queue().enqueue_one(NewTask::new("echo", context)).await.expect("a task").id
-}
-
-fn task_is(id: Uuid, condition: &str) -> String {
-    format!("select ({condition}) is true from agent_tasks where id = '{id}'")
-}
-
 #[tokio::test]
 async fn a_row_that_anybody_inserts_is_done_at_once_and_not_at_the_next_poll() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     db.execute("insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'me', '{\"hello\": 1}')")
         .await;
     db.eventually("it is done", "select (result_json = '{\"hello\": 1}') is true from agent_tasks").await;
@@ -85,9 +77,8 @@ async fn a_task_of_the_future_starts_when_it_is_due_and_not_at_the_next_poll() {
 async fn a_task_that_always_fails_starts_at_0_1_3_and_7_and_is_then_given_up() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("RETRY_BASE_SECONDS", "1")]).await;
-    let id = add(&app, json!({ "fail_times": 100 })).await;
-    db.eventually("it has failed", &task_is(id, "status = 'failed' and retry_count = 3 and attempt = 4"))
-        .await;
+    let id = app.add(json!({ "fail_times": 100 })).await;
+    db.task_becomes(id, "status = 'failed' and retry_count = 3 and attempt = 4").await;
     let waits = db
         .rows(
             "select extract(epoch from created_at - first_value(created_at) over (order by created_at))::float8
@@ -132,7 +123,7 @@ async fn a_handler_that_panics_hangs_or_answers_oddly_costs_only_its_own_attempt
         "status = 'failed' and attempt = 1 and error_log like '%fail_times%'",
         "status = 'completed' or status = 'failed'",
     ]) {
-        db.eventually(condition, &task_is(*id, condition)).await;
+        db.task_becomes(*id, condition).await;
     }
     assert_eq!(app.get("/health").await.1["status"], "healthy");
     app.stop().await;
@@ -236,8 +227,8 @@ async fn a_task_whose_process_died_under_it_twice_runs_with_no_other() {
 async fn a_waiting_task_is_cancelled_at_once_and_a_running_one_within_a_moment() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "6")]).await;
-    let running = add(&app, json!({ "sleep_ms": 60_000 })).await;
-    db.eventually("it runs", &task_is(running, "status = 'processing'")).await;
+    let running = app.add(json!({ "sleep_ms": 60_000 })).await;
+    db.task_becomes(running, "status = 'processing'").await;
     let task = NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({})) };
     let waiting = app.queue().enqueue_one(task).await.expect("a task").id;
     let answers = app.queue().cancel(&[running, waiting], "enough").await.expect("an answer");
@@ -245,12 +236,8 @@ async fn a_waiting_task_is_cancelled_at_once_and_a_running_one_within_a_moment()
         answers.iter().filter(|answer| answer.done).map(|answer| answer.id).collect::<Vec<_>>(),
         [waiting]
     );
-    db.eventually("it is cancelled", &task_is(running, "status = 'cancelled' and completed_at is not null"))
-        .await;
-    assert!(
-        db.value::<bool>(&task_is(waiting, "status = 'cancelled' and result_json ->> 'reason' = 'enough'"))
-            .await
-    );
+    db.task_becomes(running, "status = 'cancelled' and completed_at is not null").await;
+    assert!(db.task_is(waiting, "status = 'cancelled' and result_json ->> 'reason' = 'enough'").await);
     assert_eq!(
         db.value::<i64>("select count(*) from agent_actions_log where action_type = 'cancel_echo'").await,
         2
@@ -262,9 +249,9 @@ async fn a_waiting_task_is_cancelled_at_once_and_a_running_one_within_a_moment()
 async fn a_long_task_keeps_its_lease_for_as_long_as_it_runs() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "2")]).await;
-    let id = add(&app, json!({ "sleep_ms": 6_000 })).await;
-    db.eventually("it is done", &task_is(id, "status = 'completed'")).await;
-    assert!(db.value::<bool>(&task_is(id, "attempt = 1 and crash_count = 0")).await);
+    let id = app.add(json!({ "sleep_ms": 6_000 })).await;
+    db.task_becomes(id, "status = 'completed'").await;
+    assert!(db.task_is(id, "attempt = 1 and crash_count = 0").await);
     app.stop().await;
 }
 
@@ -272,11 +259,11 @@ async fn a_long_task_keeps_its_lease_for_as_long_as_it_runs() {
 async fn an_attempt_whose_lease_was_taken_is_cut_short_and_writes_nothing() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "3")]).await;
-    let id = add(&app, json!({ "sleep_ms": 4_000 })).await;
-    db.eventually("it runs", &task_is(id, "status = 'processing'")).await;
+    let id = app.add(json!({ "sleep_ms": 4_000 })).await;
+    db.task_becomes(id, "status = 'processing'").await;
     db.execute(&format!("update agent_tasks set lease_token = gen_random_uuid() where id = '{id}'")).await;
     eventually("it was given up", async || app.worker.in_hand() == 0).await;
-    assert!(db.value::<bool>(&task_is(id, "status = 'processing' and result_json is null")).await);
+    assert!(db.task_is(id, "status = 'processing' and result_json is null").await);
     assert_eq!(db.value::<i64>("select count(*) from agent_actions_log").await, 0);
     app.stop().await;
 }
@@ -311,7 +298,7 @@ async fn four_workers_on_one_table_start_each_task_exactly_once() {
 async fn ten_writers_around_the_idle_edge_never_wait_for_the_poll() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[]).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     let writers: Vec<_> = (0..10_u64)
         .map(|writer| {
             let url = db.direct_url();
@@ -379,7 +366,7 @@ async fn once_works_off_what_is_due_and_ends() {
 async fn an_empty_database_is_filled_and_an_old_one_is_left_alone_until_it_is_migrated() {
     let db = TestDb::empty().await;
     let app = TestApp::start(&db, &[]).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app.stop().await;
 
     let db = TestDb::empty().await;
@@ -412,7 +399,7 @@ async fn nothing_is_deleted_unless_retention_is_set_and_then_only_what_ended_lon
     .await;
     let rows = "select (select count(*) from agent_tasks) + (select count(*) from agent_actions_log)";
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "2")]).await;
-    eventually("it is ready", async || app.get("/health/ready").await.0 == 200).await;
+    app.ready().await;
     app.stop().await;
     assert_eq!(db.value::<i64>(rows).await, 10);
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use tokio::time::Instant;
 
 use crate::drain::drain;
@@ -60,8 +59,7 @@ async fn latency(server: &Server, stream: Stream, settings: Settings) -> anyhow:
     let cost = meter.read(std::slice::from_ref(&stamped.worker)).await?;
     let starts = stamped.stop().await?;
     let transactions = meter.transactions().await?;
-    let waits = Waits::of(Waits::pairs(&commits, &starts));
-    ensure!(waits.count() == commits.len(), "{} of {} tasks were started", waits.count(), commits.len());
+    let waits = Waits::of(Waits::pairs(&commits, &starts)?.into_iter());
     load::verify(&db, u32::try_from(commits.len())?).await?;
     server.remove(db).await?;
     let tasks = f64::from(u32::try_from(commits.len())?);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use tokio::time::sleep;
 
 use crate::db::Db;
@@ -44,8 +43,7 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     stamped.until_nothing_is_left(&db).await?;
     let starts = stamped.stop().await?;
     load::verify(&db, u32::try_from(commits.len())?).await?;
-    let pairs: Vec<(u64, u64)> = Waits::pairs(&commits, &starts).collect();
-    ensure!(pairs.len() == commits.len(), "{} of {} tasks were started", pairs.len(), commits.len());
+    let pairs = Waits::pairs(&commits, &starts)?;
     server.remove(db).await?;
     let mut table =
         Table::new(format!("{:.0} inserts/s, a snapshot held open for {} s", args.rate, args.seconds));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use tokio::time::interval;
 
 use crate::db::Db;
@@ -78,8 +78,7 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     let starts = stamped.stop().await?;
     let transactions = meter.transactions().await?;
     load::verify(&db, u32::try_from(commits.len())?).await?;
-    let pairs: Vec<(u64, u64)> = Waits::pairs(&commits, &starts).collect();
-    ensure!(pairs.len() == commits.len(), "{} of {} tasks were started", pairs.len(), commits.len());
+    let pairs = Waits::pairs(&commits, &starts)?;
     let mut points = Vec::new();
     let mut from = began;
     for look in looks {

@@ -7,12 +7,13 @@ use task_processor::app::{App, Doors};
 use task_processor::config::Config;
 use task_processor::handler::Registry;
 use task_processor::handlers;
-use task_processor::queue::Queue;
+use task_processor::queue::{NewTask, Queue};
 use task_processor::shutdown::Shutdown;
 use task_processor::worker::WorkerHandle;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-use super::TestDb;
+use super::{TestDb, eventually};
 
 /// The key that [`TestDb::config`] sets.
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
@@ -36,12 +37,21 @@ impl TestApp {
         let app = App::build(config, registry).expect("an app");
         let bound = app.bind(Doors::All).await.expect("a free port");
         let (address, worker, shutdown) = (bound.address(), bound.worker(), bound.shutdown().clone());
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, worker, shutdown, http, running: tokio::spawn(bound.run()) }
+        Self { address, worker, shutdown, http: client(), running: tokio::spawn(bound.run()) }
+    }
+
+    /// Waits until it works.
+    pub(crate) async fn ready(&self) {
+        eventually("it is ready", async || self.get("/health/ready").await.0 == 200).await;
     }
 
     pub(crate) fn queue(&self) -> &Queue {
         self.worker.queue()
+    }
+
+    /// Adds a task for the handler `echo`, which does what the context says.
+    pub(crate) async fn add(&self, context: Value) -> Uuid {
+        self.queue().enqueue_one(NewTask::new("echo", context)).await.expect("a task").id
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -63,6 +73,11 @@ impl TestApp {
         self.shutdown.begin();
         self.running.await.expect("no panic").expect("an orderly end")
     }
+}
+
+/// One that goes to loopback addresses whatever the environment says.
+pub(super) fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 /// Sends the request: status and body, null if that is no JSON.

@@ -11,6 +11,7 @@ use task_processor::telemetry::metrics::Metrics;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, Row};
+use uuid::Uuid;
 
 use super::server::{self, Server, TEMPLATE, test_variable};
 use super::{Proxy, eventually};
@@ -120,9 +121,32 @@ impl TestDb {
         rows[0].try_get(0).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
+    /// Whether a condition holds for the task's row.
+    pub(crate) async fn task_is(&self, id: Uuid, condition: &str) -> bool {
+        self.value(&format!("select ({condition}) is true from agent_tasks where id = '{id}'")).await
+    }
+
+    /// Waits until a condition holds for the task's row.
+    pub(crate) async fn task_becomes(&self, id: Uuid, condition: &str) {
+        eventually(condition, async || self.task_is(id, condition).await).await;
+    }
+
     /// Waits until the statement answers `true`.
     pub(crate) async fn eventually(&self, what: &str, sql_returning_bool: &str) {
         eventually(what, async || self.value(sql_returning_bool).await).await;
+    }
+
+    /// Buffers that the pick of a claim of ten touches, with this reach in SQL.
+    pub(crate) async fn buffers_of_a_pick(&self, reach: &str) -> i64 {
+        // In a transaction that is rolled back: every measurement finds the same tasks.
+        self.execute("begin").await;
+        let sql = format!(
+            "explain (analyze, buffers, format json) select agent_tasks_due_v1('{{a}}', 10, {reach})"
+        );
+        let plan = &self.value::<serde_json::Value>(&sql).await[0]["Plan"];
+        self.execute("rollback").await;
+        let blocks = |kind: &str| plan[kind].as_i64().expect("a number");
+        blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
     }
 
     async fn client(&self) -> Arc<Client> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::app::client;
 use super::{KEY, TestDb, eventually};
 
 /// A process, killed when the test ends.
@@ -14,6 +15,7 @@ pub(crate) struct Instance {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     port: u16,
+    http: reqwest::Client,
 }
 
 impl Instance {
@@ -35,7 +37,7 @@ impl Instance {
         std::thread::spawn(move || {
             lines.map_while(Result::ok).for_each(|line| sink.lock().unwrap().push(line));
         });
-        let mut instance = Self { child, log, port: 0 };
+        let mut instance = Self { child, log, port: 0, http: client() };
         eventually("the process listens", async || {
             instance.port = instance.logged("listening").and_then(|line| port_of(&line)).unwrap_or(0);
             instance.port != 0
@@ -89,10 +91,10 @@ impl Instance {
 
     /// Waits until this many handlers run. A row says `processing` before that: the reply to the claim is still on its way.
     pub(crate) async fn runs(&self, handlers: usize) {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let line = format!("task_processor_running {handlers}\n");
         eventually("its handlers run", async || {
-            let answer = client.get(self.url("/metrics")).bearer_auth(KEY).send().await.expect("an answer");
+            let answer =
+                self.http.get(self.url("/metrics")).bearer_auth(KEY).send().await.expect("an answer");
             answer.text().await.expect("text").contains(&line)
         })
         .await;
@@ -100,8 +102,7 @@ impl Instance {
 
     /// The body of `/health`.
     pub(crate) async fn health(&self) -> Value {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        match client.get(self.url("/health")).send().await {
+        match self.http.get(self.url("/health")).send().await {
             Ok(response) => response.json().await.unwrap_or_default(),
             Err(_) => Value::Null,
         }

@@ -7,6 +7,7 @@ mod binaries;
 mod guardian;
 mod place;
 
+use std::io::Error;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::time::Duration;
@@ -160,6 +161,14 @@ impl EmbeddedPostgres {
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         &self.place.run_dir
+    }
+
+    /// The id of the server's first process.
+    pub fn pid(&self) -> Result<u32, PostgresError> {
+        let file = self.place.data_dir.join("cluster/postmaster.pid");
+        let read = std::fs::read_to_string(&file);
+        let pid = read.and_then(|text| text.lines().next().unwrap_or_default().parse().map_err(Error::other));
+        pid.map_err(PostgresError::io(format!("reading {}", file.display())))
     }
 
     /// What the server writes about itself.

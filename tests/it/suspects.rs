@@ -1,0 +1,135 @@
+//! Tasks that must run with no other in their process: who reserves them, and what may come in between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use task_processor::db::Lane;
+use task_processor::queue::{Ending, NewTask, Queue};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::support::{TestApp, TestDb};
+
+/// Adds tasks whose process died under them twice, the first of them the oldest.
+async fn add_suspects(db: &TestDb, tasks: u32) -> Vec<Uuid> {
+    let sql = format!(
+        "insert into agent_tasks (task_type, agent_type, crash_count, scheduled_for, context_json)
+         select 'echo', 'suspect', 2, now() - interval '1 hour' + number * interval '1 minute',
+             jsonb_build_object('number', number)
+         from generate_series(1, {tasks}) number
+         returning id"
+    );
+    db.rows(&sql).await.iter().map(|row| row.get(0)).collect()
+}
+
+async fn reserve(queue: &Queue) -> Option<Uuid> {
+    queue.reserve_suspect(&["echo".to_owned()]).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn what_is_reserved_is_what_is_claimed_and_only_by_who_reserved_it() {
+    let db = TestDb::new().await;
+    let (ours, theirs) = (db.queue("ours", &[]), db.queue("theirs", &[]));
+    let tasks = add_suspects(&db, 2).await;
+    assert_eq!((reserve(&ours).await, reserve(&theirs).await), (Some(tasks[0]), Some(tasks[1])));
+    assert_eq!(reserve(&ours).await, None, "both are reserved");
+    assert!(theirs.claim_reserved(tasks[0]).await.expect("an answer").is_none());
+    assert!(ours.keep_reserved(tasks[0]).await.expect("an answer"));
+    let claimed = ours.claim_reserved(tasks[0]).await.expect("an answer").expect("the task");
+    assert_eq!(claimed.lease.id, tasks[0]);
+    assert!(theirs.give_up_reserved(tasks[1]).await.expect("an answer"));
+    assert_eq!(reserve(&ours).await, Some(tasks[1]), "it is due again");
+}
+
+#[tokio::test]
+async fn a_reservation_that_others_or_an_operator_went_over_is_none() {
+    let db = TestDb::new().await;
+    let (ours, theirs) = (db.queue("ours", &[]), db.queue("theirs", &[]));
+    let tasks = add_suspects(&db, 2).await;
+    for task in &tasks {
+        assert_eq!(reserve(&ours).await, Some(*task));
+    }
+    // Our reservation of the first is over before we come back; they run it, and it has to wait for its retry.
+    db.execute(&format!("update agent_tasks set scheduled_for = now() where id = '{}'", tasks[0])).await;
+    assert_eq!(reserve(&theirs).await, Some(tasks[0]));
+    let theirs_now = theirs.claim_reserved(tasks[0]).await.expect("an answer").expect("the task").lease;
+    theirs.end(&[Ending::retry(theirs_now, "no luck", Duration::from_secs(30))]).await.expect("a verdict");
+    ours.reschedule(tasks[1], Duration::from_hours(1)).await.expect("an answer");
+    let dates = "select string_agg(scheduled_for::text, ' ' order by id) from agent_tasks";
+    let before: String = db.value(dates).await;
+    for task in tasks {
+        assert!(ours.claim_reserved(task).await.expect("an answer").is_none());
+        assert!(!ours.keep_reserved(task).await.expect("an answer"));
+        assert!(!ours.give_up_reserved(task).await.expect("an answer"));
+    }
+    assert_eq!(db.value::<String>(dates).await, before);
+}
+
+#[tokio::test]
+async fn a_suspect_that_cannot_be_changed_hides_neither_the_next_nor_other_tasks() {
+    for refusal in [
+        "create function refuse() returns trigger language plpgsql as
+         $$ begin if new.context_json ->> 'number' = '1' then raise exception 'no'; end if; return new; end $$;
+         create trigger refuse before update on agent_tasks for each row execute function refuse()",
+        "alter table agent_tasks add check (status = 'pending' or context_json ->> 'number' <> '1')",
+    ] {
+        let db = TestDb::new().await;
+        db.execute(refusal).await;
+        let tasks = add_suspects(&db, 2).await;
+        let app = TestApp::start(&db, &[]).await;
+        db.task_becomes(tasks[1], "status = 'completed'").await;
+        let ordinary = app.add(json!({ "number": 3 })).await;
+        db.task_becomes(ordinary, "status = 'completed'").await;
+        assert!(db.task_is(tasks[0], "status = 'pending'").await);
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_that_overlap_do_not_keep_a_suspect_waiting() {
+    let db = TestDb::new().await;
+    let app = Arc::new(TestApp::start(&db, &[]).await);
+    app.ready().await;
+    let over = Arc::new(AtomicBool::new(false));
+    let requests = tokio::spawn({
+        let (app, over) = (app.clone(), over.clone());
+        async move {
+            while !over.load(Ordering::SeqCst) {
+                let task = NewTask {
+                    delay: Duration::from_hours(1),
+                    ..NewTask::new("echo", json!({ "sleep_ms": 900 }))
+                };
+                let task = app.queue().enqueue_one(task).await.expect("a task").id;
+                assert_eq!(app.post("/process-task", &json!({ "task_id": task })).await.0, 200);
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+    db.eventually("some run", "select count(*) > 3 from agent_tasks where status = 'processing'").await;
+    let task = add_suspects(&db, 1).await[0];
+    db.task_becomes(task, "status = 'completed'").await;
+    over.store(true, Ordering::SeqCst);
+    requests.await.expect("no panic");
+    db.eventually("the requests are served", "select bool_and(status = 'completed') from agent_tasks").await;
+    Arc::into_inner(app).expect("ours alone").stop().await;
+}
+
+#[tokio::test]
+async fn the_loop_waits_for_no_connection_that_handlers_have() {
+    let db = TestDb::new().await;
+    let app = TestApp::start(&db, &[("DATABASE_POOL_SIZE", "3"), ("CONCURRENCY", "100")]).await;
+    app.ready().await;
+    let held =
+        app.queue().database().session(Lane::Shared, Duration::from_secs(1)).await.expect("the only one");
+    let task = add_suspects(&db, 1).await[0];
+    db.task_becomes(task, "status = 'completed'").await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json) select 'echo', 't', '{}' from generate_series(1, 100)",
+    )
+    .await;
+    db.eventually("it is quiet", "select quiet_until > '-infinity' from agent_tasks_wake").await;
+    drop(held);
+    app.stop().await;
+}
