@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use std::time::Duration;
 use task_processor::db::Lane;
-use task_processor::queue::{NewTask, NotClaimed, Queue};
+use task_processor::queue::{Claimed, NewTask, NotClaimed, Queue};
 
 use crate::support::{TestDb, connect};
 
@@ -122,31 +122,42 @@ async fn a_task_is_claimed_by_id_unless_it_is_unknown_ended_paused_future_or_run
 }
 
 #[tokio::test]
-async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
+async fn where_little_is_due_a_claim_takes_the_same_and_where_much_is_nothing() {
     let db = TestDb::new().await;
-    let fill = "insert into agent_tasks (task_type, agent_type, priority, status, scheduled_for, context_json) select ";
-    db.execute(&format!("{fill} 'a', 't', 'medium', 'pending', now(), '{{}}' from generate_series(1, 500)"))
-        .await;
-    db.execute("analyze agent_tasks").await;
-    db.buffers_of_a_pick("null").await;
-    let before = db.buffers_of_a_pick("null").await;
-    for rest in [
-        "'a', 't', 'urgent', 'pending', now() + interval '1 day', '{}' from generate_series(1, 20000)",
-        "'unknown', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
-        "'a', 't', 'urgent', 'completed', now() - interval '1 day', '{}' from generate_series(1, 20000)",
-        "'a', 't', 'low', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
-    ] {
-        db.execute(&format!("{fill} {rest}")).await;
-        // Statistics of before, and then of now: neither may matter.
-        db.buffers_of_a_pick("null").await;
-        let stale = db.buffers_of_a_pick("null").await;
-        db.execute("analyze agent_tasks").await;
-        db.buffers_of_a_pick("null").await;
-        let fresh = db.buffers_of_a_pick("null").await;
-        for after in [stale, fresh] {
-            assert!(after <= before + 40, "{before} buffers before, {after} with 20,000 more of {rest}");
-        }
-    }
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, priority, scheduled_for, context_json)
+         select kind, 't', priority, now() - age * interval '1 minute', jsonb_build_object('label', kind || priority || age)
+         from unnest('{a,b,unknown,paused}'::text[]) as kinds (kind),
+             unnest('{low,medium,high,urgent}'::text[]) as priorities (priority),
+             unnest('{-1,1,2}'::integer[]) as ages (age)",
+    )
+    .await;
+    let (queue, kinds) = (db.queue("test", &[]), types(&["a", "b", "paused"]));
+    queue.pause("paused").await.expect("paused");
+    let minute = Duration::from_mins(1);
+    let recent = queue.claim_few(&kinds, 100, Some(minute + minute / 2)).await.expect("a claim");
+    let labels = |claimed: Vec<Claimed>| -> Vec<String> {
+        let label =
+            |claimed: Claimed| claimed.task.expect("readable").context["label"].as_str().map(str::to_owned);
+        claimed.into_iter().filter_map(label).collect()
+    };
+    let expected = ["aurgent1", "burgent1", "ahigh1", "bhigh1", "amedium1", "bmedium1", "alow1", "blow1"];
+    let mut recent = labels(recent);
+    recent.chunks_mut(2).for_each(<[String]>::sort);
+    assert_eq!(recent, expected);
+    let first = labels(queue.claim_few(&kinds, 3, None).await.expect("a claim"));
+    assert_eq!(first.len(), 3);
+    assert!(
+        first[..2].iter().all(|label| label.ends_with("urgent2")) && first[2].ends_with("high2"),
+        "{first:?}"
+    );
+
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json) select 'a', 't', '{}' from generate_series(1, 200)",
+    )
+    .await;
+    assert!(queue.claim_few(&kinds, 3, None).await.expect("a claim").is_empty());
+    assert_eq!(queue.claim(&kinds, 3).await.expect("a claim").len(), 3);
 }
 
 #[tokio::test]

@@ -141,8 +141,53 @@ async fn a_look_at_what_is_recent_passes_over_what_an_old_snapshot_keeps() {
         ))
         .await
         .expect("a long queue worked off");
-    db.buffers_of_a_pick("null").await;
-    let (all, recent) = (db.buffers_of_a_pick("null").await, db.buffers_of_a_pick("30").await);
-    assert!(all > 1_000, "{all} buffers: there is nothing to pass over");
-    assert!(recent < 200, "{recent} buffers for what is recent, {all} for all");
+    for function in
+        ["agent_tasks_due_v1('{a}', 10,", "agent_tasks_few_v1('{a}', 10,", "agent_tasks_next_v1('{a}', '{}',"]
+    {
+        let buffers = async |reach| db.buffers_of(&format!("{function} {reach})")).await;
+        buffers("null").await;
+        let (all, recent) = (buffers("null").await, buffers("30").await);
+        assert!(all > 1_000, "{function} {all} buffers: there is nothing to pass over");
+        assert!(recent < 400, "{function} {recent} buffers for what is recent, {all} for all");
+    }
+}
+
+#[tokio::test]
+async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
+    let db = TestDb::new().await;
+    let fill = "insert into agent_tasks (task_type, agent_type, priority, status, scheduled_for, context_json) select ";
+    db.execute(&format!("{fill} 'a', 't', 'medium', 'pending', now(), '{{}}' from generate_series(1, 500)"))
+        .await;
+    db.execute("analyze agent_tasks").await;
+    let costs = async || {
+        let mut costs = Vec::new();
+        for function in [
+            "agent_tasks_due_v1('{a}', 10, null)",
+            "agent_tasks_few_v1('{a}', 10, null)",
+            "agent_tasks_next_v1('{a}', '{}', null)",
+        ] {
+            db.buffers_of(function).await;
+            costs.push((function, db.buffers_of(function).await));
+        }
+        costs
+    };
+    let before = costs().await;
+    for rest in [
+        "'a', 't', 'urgent', 'pending', now() + interval '1 day', '{}' from generate_series(1, 20000)",
+        "'unknown', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+        "'a', 't', 'urgent', 'completed', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+        "'a', 't', 'low', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+    ] {
+        db.execute(&format!("{fill} {rest}")).await;
+        // Statistics of before, and then of now: neither may matter.
+        let stale = costs().await;
+        db.execute("analyze agent_tasks").await;
+        let fresh = costs().await;
+        for ((function, before), (_, after)) in before.iter().cycle().zip(stale.iter().chain(&fresh)) {
+            assert!(
+                *after <= before + 40,
+                "{function}: {before} buffers, {after} with 20,000 more of {rest}"
+            );
+        }
+    }
 }

@@ -136,13 +136,11 @@ impl TestDb {
         eventually(what, async || self.value(sql_returning_bool).await).await;
     }
 
-    /// Buffers that the pick of a claim of ten touches, with this reach in SQL.
-    pub(crate) async fn buffers_of_a_pick(&self, reach: &str) -> i64 {
+    /// Buffers that a call of one of our functions touches.
+    pub(crate) async fn buffers_of(&self, call: &str) -> i64 {
         // In a transaction that is rolled back: every measurement finds the same tasks.
         self.execute("begin").await;
-        let sql = format!(
-            "explain (analyze, buffers, format json) select agent_tasks_due_v1('{{a}}', 10, {reach})"
-        );
+        let sql = format!("explain (analyze, buffers, format json) select {call}");
         let plan = &self.value::<serde_json::Value>(&sql).await[0]["Plan"];
         self.execute("rollback").await;
         let blocks = |kind: &str| plan[kind].as_i64().expect("a number");
