@@ -84,7 +84,31 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_drips_is_given_up_when_the_time_is_over_however_much_it_still_sends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dripping = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
+            let mut drops = 0_u32;
+            while stream.write_all(b" ").await.is_ok() {
+                drops += 1;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            drops
+        });
+        let limit = Duration::from_millis(300);
+        let error = fetch(client().unwrap().get(url), limit).await.expect_err("never complete");
+        assert!(matches!(error, FetchError::Slow(_)), "{error:?}");
+        assert!(dripping.await.unwrap() > 3, "it was sending all the time");
+    }
 
     fn after(text: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();

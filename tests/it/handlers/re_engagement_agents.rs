@@ -151,7 +151,7 @@ async fn a_repeated_attempt_tells_nothing_more_and_does_not_count_its_own_messag
     let scene = Scene::with_conversation().await;
     scene.count_inserts_into("messages").await;
     for agent_type in ["concierge", "innovator"] {
-        scene.db.execute("truncate messages, announced").await;
+        scene.db.execute("truncate messages, message_queue, announced").await;
         let task = task(&scene, agent_type).await;
         let first = scene.run(&task).await;
         assert_eq!(scene.run(&task).await, first, "{agent_type}");
