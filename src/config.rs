@@ -539,7 +539,7 @@ impl Check {
             }
             return None;
         };
-        if from.as_deref().is_none_or(|from| !from.contains('@')) {
+        if from.as_deref().is_none_or(|from| from.parse::<lettre::message::Mailbox>().is_err()) {
             self.problem(
                 "MAIL_FROM",
                 "must be an address, since SMTP_URL is set",

@@ -89,6 +89,10 @@ fn a_model_or_a_mail_server_that_is_configured_by_halves_is_refused_and_no_secre
         ([&model[..], &[("LLM_OUTPUT_USD_PER_MILLION", "NaN")]].concat(), "LLM_OUTPUT_USD_PER_MILLION"),
         (vec![("MAIL_FROM", "a@example.com")], "SMTP_URL"),
         (vec![("SMTP_URL", "smtps://me:hunter2@mail.example")], "MAIL_FROM"),
+        (
+            vec![("SMTP_URL", "smtps://me:hunter2@mail.example"), ("MAIL_FROM", "A a@example.com")],
+            "MAIL_FROM",
+        ),
         (vec![("SMTP_URL", "smtp://me:hunter2@mail.example"), ("MAIL_FROM", "a@example.com")], "SMTP_URL"),
         (vec![("SMTP_URL", "http://mail.example"), ("MAIL_FROM", "a@example.com")], "SMTP_URL"),
         (vec![("INTRO_EMAIL_DOMAIN", "a b.example")], "INTRO_EMAIL_DOMAIN"),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::customer::in_both_shapes;
 use super::{CONVERSATION, Scene, USER, completed, failure, retryable};
-use crate::support::{FakeModel, Says};
+use crate::support::{FakeModel, Says, eventually};
 
 async fn task(scene: &Scene) -> Task {
     let mut task = scene
@@ -152,6 +152,31 @@ async fn a_busy_model_puts_the_task_off_and_what_was_summarised_before_is_kept_a
             conversation(&scene).await,
             json!({ "conversation_summary": "one", "last_summary_message_id": id(200) })
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_summary_that_somebody_else_wrote_meanwhile_is_not_overwritten() {
+    in_both_shapes(async |scene, _| {
+        scene.db.execute(&messages(1, 3)).await;
+        let model = FakeModel::start([Says::WhenTold("late")]).await;
+        let scene = scene.with_clients(&model.vars("anthropic"));
+        let task = task(&scene).await;
+        let meanwhile = async {
+            eventually("the model is asked", async || !model.asked().is_empty()).await;
+            let sql = format!(
+                "update conversations set conversation_summary = 'early', last_summary_message_id = '{}'",
+                id(2)
+            );
+            scene.db.execute(&sql).await;
+            model.tell();
+        };
+        let (outcome, ()) = tokio::join!(scene.run(&task), meanwhile);
+        assert!(outcome.usage.is_some(), "it has cost something all the same");
+        let expected = json!({ "skipped": true, "reason": "Summarised by another task" });
+        assert_eq!(completed(outcome), expected);
+        assert_eq!(conversation(&scene).await["conversation_summary"], "early");
     })
     .await;
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 pub(crate) const MODEL_KEY: &str = "sk-very-secret-0123456789";
 
@@ -17,6 +18,8 @@ pub(crate) const MODEL_KEY: &str = "sk-very-secret-0123456789";
 #[derive(Clone, Debug)]
 pub(crate) enum Says {
     Text(&'static str),
+    /// The same, but only when told to.
+    WhenTold(&'static str),
     Status(u16),
     /// With a `Retry-After`.
     Later(u16, &'static str),
@@ -39,6 +42,7 @@ pub(crate) struct Asked {
 struct Inner {
     script: Mutex<VecDeque<Says>>,
     asked: Mutex<Vec<Asked>>,
+    told: Notify,
 }
 
 /// A server on the loopback address; what is not in the script is answered with the last of it.
@@ -69,8 +73,21 @@ impl FakeModel {
         ]
     }
 
+    /// Lets it say what it says only when told to.
+    pub(crate) fn tell(&self) {
+        self.inner.told.notify_one();
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.inner.asked.lock().unwrap().clone()
+    }
+}
+
+impl Inner {
+    fn next(&self) -> Says {
+        let mut script = self.script.lock().unwrap();
+        let says = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
+        says.unwrap_or(Says::Text("ok"))
     }
 }
 
@@ -84,9 +101,15 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         body: serde_json::from_slice(&body).unwrap_or_default(),
     };
     inner.asked.lock().unwrap().push(asked);
-    let mut script = inner.script.lock().unwrap();
-    let says = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
-    match says.unwrap_or(Says::Text("ok")) {
+    let says = match inner.next() {
+        Says::WhenTold(text) => {
+            inner.told.notified().await;
+            Says::Text(text)
+        }
+        says => says,
+    };
+    match says {
+        Says::WhenTold(_) => unreachable!("told above"),
         Says::Text(text) if path.ends_with("/v1/messages") => Json(json!({
             "model": "test-model-20260101",
             "content": [{ "type": "text", "text": text }],
