@@ -1,8 +1,8 @@
 //! The outside world beside Postgres, as handlers reach it: a language model and a mail server.
 
 mod fetch;
-pub mod mail;
-pub mod model;
+mod mail;
+mod model;
 
 use std::sync::Arc;
 
