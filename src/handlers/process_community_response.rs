@@ -81,7 +81,9 @@ async fn process(
 
     let score = match response.usefulness {
         // By an earlier run of this task, or by somebody else: a judgement stands.
-        Some(usefulness) => Score { usefulness, impact: response.impact.clone().unwrap_or_default() },
+        Some(usefulness) => {
+            Score { usefulness: usefulness.clamp(1, 10), impact: response.impact.clone().unwrap_or_default() }
+        }
         None => judge(&Case { workflow, request, response: &response }, task, services, usage).await?,
     };
     let credits = (score.usefulness >= USEFUL).then(|| 15 + 10 * (score.usefulness - USEFUL));

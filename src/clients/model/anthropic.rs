@@ -1,7 +1,8 @@
 //! Anthropic's Messages API: `POST /v1/messages`.
 
+use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::{Parsed, Question, endpoint, tokens};
@@ -18,9 +19,16 @@ pub(super) fn request(http: &Client, config: &ModelConfig, question: Question<'_
             "messages": [{ "role": "user", "content": question.material }],
         }));
     match &config.api_key {
-        Some(key) => request.header("x-api-key", key.expose_secret()),
+        Some(key) => request.header("x-api-key", secret_header(key)),
         None => request,
     }
+}
+
+/// Sensitive: whatever logs headers leaves it out. A key that fits no header is sent as none, and so refused.
+fn secret_header(key: &SecretString) -> HeaderValue {
+    let mut value = HeaderValue::from_str(key.expose_secret()).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 pub(super) fn parse(body: &Value) -> Result<Parsed, &'static str> {

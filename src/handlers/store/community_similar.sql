@@ -3,7 +3,7 @@ select id
 from community_requests
 where status = 'open'
     and created_at > statement_timestamp() - interval '7 days'
-    and category is not distinct from $1
+    and category = $1
     and exists (
         select from unnest(expertise_needed) as wanted
         where lower(wanted) in (select lower(also) from unnest($2) as also)

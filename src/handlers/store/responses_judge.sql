@@ -31,7 +31,7 @@ with answer as (
 )
 update community_responses response
 set usefulness_score = $4,
-    impact_description = $5,
+    impact_description = coalesce(nullif($5, ''), response.impact_description),
     credits_awarded = coalesce(credit.amount, response.credits_awarded),
     credited_at = case when credit.amount is null then response.credited_at else clock_timestamp() end,
     status = case

@@ -53,6 +53,15 @@ pub(super) async fn in_both_shapes(test: impl AsyncFn(Scene, Shape)) {
     }
 }
 
+/// The same, for a user who has none.
+pub(super) async fn in_both_shapes_without_conversation(test: impl AsyncFn(Scene, Shape)) {
+    in_both_shapes(async |scene, shape| {
+        scene.db.execute("delete from conversations").await;
+        test(scene, shape).await;
+    })
+    .await;
+}
+
 /// One user with one active conversation.
 fn people() -> String {
     format!(

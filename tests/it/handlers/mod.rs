@@ -49,25 +49,6 @@ impl Scene {
         Self { db, services: Services::new(queue) }
     }
 
-    /// One user, who has no conversation.
-    async fn new() -> Self {
-        let scene = Self::empty().await;
-        let sql =
-            format!("insert into users (id, phone_number, first_name) values ('{USER}', '+1555', 'Ada')");
-        scene.db.execute(&sql).await;
-        scene
-    }
-
-    /// One user, who has one active conversation.
-    async fn with_conversation() -> Self {
-        let scene = Self::new().await;
-        scene
-            .db
-            .execute(&format!("insert into conversations (id, user_id) values ('{CONVERSATION}', '{USER}')"))
-            .await;
-        scene
-    }
-
     /// Counts inserts before they happen, in `announced`: so does the customer's trigger that hands texts to the sender.
     async fn count_inserts_into(&self, table: &str) {
         self.db

@@ -27,14 +27,15 @@ async fn task(scene: &Scene, context: &Value) -> Task {
     scene.task("process_community_request", "agent_of_humans", context).await
 }
 
-/// Users 1 to 7 know about both, user 8 about one, user 9 is not verified, and the asker knows about both, too.
+/// Users 1 to 7 know about both, user 8 about one, user 9 is not verified, and the asker knows about both, too. The last
+/// three are the most active.
 fn experts() -> String {
     format!(
-        "insert into users (id, phone_number, verified, expertise)
+        "insert into users (id, phone_number, verified, expertise, last_active_at)
         select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '+1' || n, n < 9,
-            case n when 8 then '{{Sales}}' else '{{CRM,Sales}}' end::text[]
+            case n when 8 then '{{Sales}}' else '{{CRM,Sales}}' end::text[], case when n >= 8 then now() end
         from generate_series(1, 9) as n;
-        update users set verified = true, expertise = '{{crm,sales}}' where id = '{USER}';"
+        update users set verified = true, expertise = '{{crm,sales}}', last_active_at = now() where id = '{USER}';"
     )
 }
 
@@ -170,9 +171,13 @@ async fn a_request_that_is_closed_old_or_about_something_else_is_not_joined() {
                     ('x', 'no expertise', 'sales', null, 'open', now())",
             )
             .await;
-        let task = task(&scene, &context()).await;
-        assert_eq!(completed(scene.run(&task).await)["attached"], Value::Null);
-        assert_eq!(scene.count("community_requests").await, 7);
+        let mut uncategorised = context();
+        uncategorised["category"] = Value::Null;
+        for (context, requests) in [(context(), 7), (uncategorised, 8)] {
+            let task = task(&scene, &context).await;
+            assert_eq!(completed(scene.run(&task).await)["attached"], Value::Null, "{context}");
+            assert_eq!(scene.count("community_requests").await, requests);
+        }
     })
     .await;
 }

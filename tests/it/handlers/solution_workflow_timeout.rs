@@ -168,6 +168,10 @@ async fn findings_for_a_conversation_that_is_over_or_somebody_elses_wait_in_the_
         assert_eq!(completed(scene.run(&task).await)["handedTo"], "message_queue");
         assert_eq!(scene.count("messages").await, 0);
         assert_eq!(scene.count("message_queue").await, 1);
+        // It may have become the user's again before another attempt is made: nothing is handed over twice.
+        scene.db.execute(&format!("update conversations set user_id = '{USER}'")).await;
+        assert_eq!(completed(scene.run(&task).await)["handedTo"], "message_queue");
+        assert_eq!(scene.count("messages").await, 0);
     })
     .await;
 }
@@ -176,11 +180,13 @@ async fn findings_for_a_conversation_that_is_over_or_somebody_elses_wait_in_the_
 async fn a_repeated_attempt_answers_the_same_and_acts_once() {
     in_both_shapes(async |scene, _| {
         scene.db.execute(&workflow()).await;
+        scene.count_inserts_into("messages").await;
         let tasks = [overdue(&scene).await, delivery(&scene).await];
         for task in &tasks {
             let first = scene.run(task).await;
             assert_eq!(scene.run(task).await, first);
         }
+        assert_eq!(scene.count("announced").await, 1, "triggers ran once");
         for task in &tasks {
             scene.is_cut_off_anywhere(task, &workflow()).await;
         }
