@@ -112,7 +112,7 @@ fn compose(
     let intro_email =
         intro.email.clone().unwrap_or_else(|| format!("intro-{unique}@{}", services.intro_domain()));
     let text = format!(
-        "Hi {name},\n\nthank you for offering to introduce {prospect}{} to {innovator}.\n\n\
+        "Hi {name},\n\nthank you for being open to introducing {prospect}{} to {innovator}.\n\n\
          When you write to them, please put {intro_email} in copy, so that we know it has happened.\n\n\
          No pressure: if it no longer suits you, just answer this mail.\n",
         company.unwrap_or_default()

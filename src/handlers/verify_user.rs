@@ -16,7 +16,7 @@ use crate::services::{Services, effect_key};
 /// Writes down what a user says or has proven, and asks a person to let them in.
 pub(super) struct VerifyUser;
 
-/// What the user says. With `verificationType` `email`, the address has written to us, and so is proven.
+/// What the user says. With `verificationType` `email`, whoever adds the task vouches that the address has written to us.
 #[derive(Deserialize)]
 pub(super) struct Input {
     email: Option<String>,

@@ -49,6 +49,20 @@ async fn a_lasting_refusal_is_told_from_one_that_may_pass() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_encrypt_is_told_nothing_where_that_was_asked_for() {
+    let server = FakeSmtp::start("250 ok").await;
+    let plain = server.vars()[0].1.to_owned();
+    for url in [plain.replace("smtp://", "smtps://me:hunter2@"), format!("{plain}?tls=required")] {
+        let clients = clients(&[("SMTP_URL", &url), ("MAIL_FROM", "a@example.com")]);
+        let error =
+            clients.mailer().expect("a mailer").send(mail("ada@example.com")).await.expect_err("no TLS");
+        assert!(matches!(error, MailError::Failed(_)), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    assert!(server.mails().is_empty());
+}
+
+#[tokio::test]
 async fn what_is_no_address_is_refused_before_anybody_is_asked() {
     let clients = clients(&[("SMTP_URL", "smtp://me:hunter2@127.0.0.1:1"), ("MAIL_FROM", "a@example.com")]);
     let mailer = clients.mailer().expect("a mailer");
