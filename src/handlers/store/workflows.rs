@@ -43,7 +43,8 @@ pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<O
     }))
 }
 
-/// Ends a search. One that has ended already is left as it is.
+/// Ends a search, unless it was given up. The event-processor may have called it completed already, on hearing of it from
+/// us; all it sets is the status.
 pub(in crate::handlers) async fn complete(
     services: &Services,
     id: Uuid,
@@ -52,8 +53,10 @@ pub(in crate::handlers) async fn complete(
     let sql = "
         update solution_workflows
         set status = 'completed', current_step = 'complete', quality_threshold_met = $2,
-            last_decision_at = clock_timestamp(), updated_at = clock_timestamp(), completed_at = clock_timestamp()
-        where id = $1 and coalesce(status, 'in_progress') = 'in_progress'";
+            last_decision_at = clock_timestamp(), updated_at = clock_timestamp(),
+            completed_at = coalesce(completed_at, clock_timestamp())
+        where id = $1 and current_step <> 'complete'
+            and coalesce(status, 'in_progress') in ('in_progress', 'completed')";
     services.query(sql, &[(&id, Type::UUID), (&good_enough, Type::BOOL)]).await?;
     Ok(())
 }

@@ -15,10 +15,14 @@ struct House {
 
 impl House {
     async fn open(shape: Shape, says: &'static str) -> Self {
+        Self::open_with(shape, Says::Text(says)).await
+    }
+
+    async fn open_with(shape: Shape, says: Says) -> Self {
         let db = TestDb::new().await;
         adopt(&db, shape).await;
         db.execute(include_str!("producers_people.sql")).await;
-        let model = FakeModel::start([Says::Text(says)]).await;
+        let model = FakeModel::start([says]).await;
         let app = TestApp::start(&db, &model.vars("anthropic")).await;
         Self { db, app, model }
     }
@@ -123,25 +127,43 @@ async fn fifty_messages_make_the_customers_trigger_ask_for_a_summary_and_it_is_w
     }
 }
 
-/// The customer's event-processor: it makes a task of every request for a solution.
+/// The customer's event-processor: it makes a task of every request for a solution, and one of every solution.
 const EVENT_PROCESSOR: &str = "
     create function make_task() returns trigger language plpgsql as $$
     begin
-        insert into agent_tasks (task_type, agent_type, user_id, scheduled_for, priority, context_json, created_by)
-        values (
-            'research_solution', 'solution_saga', new.aggregate_id, now(), 'high',
-            jsonb_build_object(
-                'requestDescription', coalesce(new.payload ->> 'requestDescription', new.payload ->> 'description'),
-                'category', new.payload ->> 'category', 'urgency', new.payload ->> 'urgency',
-                'conversationId', new.payload ->> 'conversationId', 'eventId', new.id
-            ),
-            'event_processor'
-        );
+        if new.event_type = 'user.inquiry.solution_needed' then
+            insert into agent_tasks (task_type, agent_type, user_id, scheduled_for, priority, context_json, created_by)
+            values (
+                'research_solution', 'solution_saga', new.aggregate_id, now(), 'high',
+                jsonb_build_object(
+                    'requestDescription', coalesce(new.payload ->> 'requestDescription', new.payload ->> 'description'),
+                    'category', new.payload ->> 'category', 'urgency', new.payload ->> 'urgency',
+                    'conversationId', new.payload ->> 'conversationId', 'eventId', new.id
+                ),
+                'event_processor'
+            );
+        elsif new.event_type = 'solution.research_complete' then
+            insert into agent_tasks (
+                task_type, agent_type, user_id, context_id, context_type, scheduled_for, priority, context_json, created_by
+            )
+            select
+                'solution_workflow_timeout', 'concierge', user_id, (new.payload ->> 'workflowId')::uuid,
+                'solution_workflow', now(), 'high',
+                jsonb_build_object(
+                    'workflowId', new.payload -> 'workflowId',
+                    'requestDescription', new.payload -> 'requestDescription',
+                    'findings', new.payload -> 'findings', 'conversationId', id, 'eventId', new.id
+                ),
+                'event_processor'
+            from conversations where user_id = (new.payload ->> 'userId')::uuid and status = 'active';
+            update solution_workflows
+            set status = 'completed', completed_at = (new.payload ->> 'completedAt')::timestamptz
+            where id = (new.payload ->> 'workflowId')::uuid;
+        end if;
         update events set processed = true where id = new.id;
         return new;
     end $$;
-    create trigger event_processed after insert on events for each row
-        when (new.event_type = 'user.inquiry.solution_needed') execute function make_task();";
+    create trigger event_processed after insert on events for each row execute function make_task();";
 
 #[tokio::test]
 async fn a_root_task_and_the_event_processor_make_one_event_between_them() {
@@ -172,4 +194,67 @@ async fn a_root_task_and_the_event_processor_make_one_event_between_them() {
         );
         assert_eq!(house.app.stop().await, 0);
     }
+}
+
+#[tokio::test]
+async fn an_overdue_search_and_the_event_processor_deliver_what_was_found_once() {
+    for shape in [Shape::Notify, Shape::Webhook] {
+        let house = House::open(shape, "").await;
+        house.db.execute(EVENT_PROCESSOR).await;
+        house
+            .db
+            .execute(
+                "insert into solution_workflows (id, user_id, request_description, current_step, matched_innovators)
+                select '00000000-0000-4000-8000-0000000000f1', id, 'find a CRM', 'awaiting_experts', '[{\"name\": \"Acme\"}]'
+                from users where phone_number = '+1';
+                insert into agent_tasks (task_type, agent_type, user_id, scheduled_for, context_json)
+                select 'solution_workflow_timeout', 'solution_saga', user_id, now(),
+                    jsonb_build_object('workflowId', id, 'step', 'expert_responses_timeout')
+                from solution_workflows",
+            )
+            .await;
+        house.is_quiet().await;
+        let told =
+            "select role, direction, content::jsonb #> '{findings,matchedInnovators}' as found from messages";
+        assert_eq!(
+            house.json(told).await,
+            serde_json::json!([{ "role": "system", "direction": "inbound", "found": [{ "name": "Acme" }] }])
+        );
+        let events = "select event_type, processed from events";
+        assert_eq!(
+            house.json(events).await,
+            serde_json::json!([{ "event_type": "solution.research_complete", "processed": true }])
+        );
+        let workflow = "select status, current_step from solution_workflows";
+        assert_eq!(
+            house.json(workflow).await,
+            serde_json::json!([{ "status": "completed", "current_step": "complete" }])
+        );
+        assert_eq!(house.app.stop().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_busy_costs_a_task_time_and_no_retry() {
+    let house = House::open_with(Shape::Webhook, Says::Later(429, "120")).await;
+    house
+        .db
+        .execute(
+            "insert into messages (conversation_id, user_id, role, content, direction)
+            select id, user_id, 'user', 'hi', 'inbound' from conversations;
+            insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+            select 'create_conversation_summary', 'system', now(), jsonb_build_object('conversation_id', id)
+            from conversations where phone_number = '+1'",
+        )
+        .await;
+    house.db.eventually("the task was put off", "select count(*) = 1 from agent_actions_log").await;
+    let task = "select status, retry_count, scheduled_for - now() between interval '1 minute' and interval '2 minutes' as later
+        from agent_tasks";
+    assert_eq!(
+        house.json(task).await,
+        serde_json::json!([{ "status": "pending", "retry_count": 0, "later": true }])
+    );
+    let action: String = house.db.value("select action_type from agent_actions_log").await;
+    assert_eq!(action, "snooze_create_conversation_summary");
+    assert_eq!(house.app.stop().await, 0);
 }
