@@ -505,10 +505,13 @@ impl Check {
         };
         let text = raw.llm_base_url.as_deref().unwrap_or(example);
         let url = Url::parse(text).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.query().is_none()
         });
         let Some(url) = url else {
-            self.problem("LLM_BASE_URL", "is no http(s) URL without a user", example);
+            self.problem("LLM_BASE_URL", "is no http(s) URL without user and query", example);
             return None;
         };
         if url.scheme() == "http" && raw.llm_api_key.is_some() && !is_loopback(&url) {

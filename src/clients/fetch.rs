@@ -66,7 +66,7 @@ async fn read(request: RequestBuilder) -> Result<Fetched, FetchError> {
 }
 
 fn unreachable(error: reqwest::Error) -> FetchError {
-    if error.is_timeout() {
+    if error.is_timeout() && !error.is_connect() {
         return FetchError::Slow(SILENCE);
     }
     FetchError::Unreachable(crate::telemetry::chain(&error.without_url()))

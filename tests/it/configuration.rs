@@ -85,6 +85,7 @@ fn a_model_or_a_mail_server_that_is_configured_by_halves_is_refused_and_no_secre
         (vec![("LLM_PROVIDER", "openai-compatible")], "LLM_MODEL"),
         ([&model[..], &[("LLM_BASE_URL", "http://models.example")]].concat(), "LLM_BASE_URL"),
         ([&model[..], &[("LLM_BASE_URL", "ftp://models.example")]].concat(), "LLM_BASE_URL"),
+        ([&model[..], &[("LLM_BASE_URL", "https://models.example/?v=1")]].concat(), "LLM_BASE_URL"),
         ([&model[..], &[("LLM_INPUT_USD_PER_MILLION", "-1")]].concat(), "LLM_INPUT_USD_PER_MILLION"),
         ([&model[..], &[("LLM_OUTPUT_USD_PER_MILLION", "NaN")]].concat(), "LLM_OUTPUT_USD_PER_MILLION"),
         (vec![("MAIL_FROM", "a@example.com")], "SMTP_URL"),
