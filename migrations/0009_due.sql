@@ -100,8 +100,8 @@ begin
 end
 $function$;
 
--- The same for a queue that was empty a moment ago: one index scan over all lanes and a sort, instead of a plan that costs
--- more to start than a few tasks to read (measured: a third of the time of such a claim, with sixteen types half of it).
+-- The same for a queue that was empty a moment ago: an index scan for each rank and a sort, instead of a plan that costs
+-- more to start than a few tasks to read (measured: a seventh of such a claim's time, with sixteen types a quarter).
 -- Answers nothing if 200 tasks or more are due: then the order takes the plan above.
 create or replace function agent_tasks_few_v1(types text[], lim integer, reach double precision) returns tid[]
 language plpgsql
@@ -121,17 +121,20 @@ begin
         where task.ctid = any ((
                 select case when count(*) < 200 then (array_agg(due.place order by due.rank, due.scheduled_for, due.id))[1:lim] end
                 from (
-                    select
-                        pending.ctid as place, pending.scheduled_for, pending.id,
-                        (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end) as rank
-                    from agent_tasks pending
-                    where pending.status = 'pending'
-                        and pending.crash_count < 2
-                        and pending.task_type = any (types)
-                        and (case pending.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
-                            = any ('{0,1,2,3}')
-                        and pending.scheduled_for between since and statement_timestamp()
-                        and pending.task_type <> all (array(select kind.task_type::text from task_types kind where kind.paused))
+                    select pending.ctid as place, ranks.rank, pending.scheduled_for, pending.id
+                    from (values (0), (1), (2), (3)) as ranks (rank)
+                    cross join lateral (
+                        select task.ctid, task.scheduled_for, task.id
+                        from agent_tasks task
+                        where task.status = 'pending'
+                            and task.crash_count < 2
+                            and task.task_type = any (types)
+                            and (case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end)
+                                = ranks.rank
+                            and task.scheduled_for between since and statement_timestamp()
+                            and task.task_type <> all (array(select kind.task_type::text from task_types kind where kind.paused))
+                        limit 200
+                    ) pending
                     limit 200
                 ) due
             )::tid[])

@@ -7,11 +7,13 @@ use anyhow::Context;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::Clients;
 use crate::config::{Config, instance_name};
 use crate::db::Database;
 use crate::handler::Registry;
 use crate::http::{Server, router, worker_router};
 use crate::queue::Queue;
+use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Worked, Worker, WorkerHandle};
@@ -47,7 +49,8 @@ impl App {
         let database = Database::new(&config.database).context("the database is not configured")?;
         let queue = Queue::new(database, instance_name(), &config.worker, metrics.clone());
         let shutdown = Shutdown::new(config.worker.shutdown_grace);
-        let worker = Worker::new(&config, registry, queue, metrics, shutdown.clone())
+        let services = Services::new(queue).with_clients(Clients::new(&config)?);
+        let worker = Worker::new(&config, registry, services, metrics, shutdown.clone())
             .context("the database is not configured")?;
         Ok(Self { config, worker, shutdown })
     }

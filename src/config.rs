@@ -35,6 +35,15 @@ pub const VARIABLES: &[&str] = &[
     "ADOPT_WINDOW_HOURS",
     "API_KEYS",
     "METRICS_OPEN",
+    "LLM_PROVIDER",
+    "LLM_BASE_URL",
+    "LLM_API_KEY",
+    "LLM_MODEL",
+    "LLM_INPUT_USD_PER_MILLION",
+    "LLM_OUTPUT_USD_PER_MILLION",
+    "SMTP_URL",
+    "MAIL_FROM",
+    "INTRO_EMAIL_DOMAIN",
     "RETENTION_DAYS",
     "LOG_RETENTION_DAYS",
     "LOG_FORMAT",
@@ -51,6 +60,10 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Who may call, and where we listen.
     pub http: HttpConfig,
+    /// The language model that handlers may ask. Absent: none is configured.
+    pub model: Option<ModelConfig>,
+    /// How handlers send mail.
+    pub mail: MailConfig,
     /// What is deleted, and when; nothing by default.
     pub retention: Retention,
     /// `MIGRATE_ON_START`: bring an existing database up to date when the process starts.
@@ -121,6 +134,50 @@ pub struct HttpConfig {
     pub metrics_open: bool,
     /// Let everyone in. Only `dev` sets it, and only on the loopback address.
     pub open: bool,
+}
+
+/// A language model behind an HTTP chat endpoint.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// `LLM_PROVIDER`.
+    pub provider: ModelProvider,
+    /// `LLM_BASE_URL`: what comes before `/v1/messages` or `/chat/completions`. Plain HTTP only without a key or on loopback.
+    pub base_url: Url,
+    /// `LLM_API_KEY`; a server of one's own may do without.
+    pub api_key: Option<SecretString>,
+    /// `LLM_MODEL`: the model's name.
+    pub model: String,
+    /// `LLM_INPUT_USD_PER_MILLION`: US dollars for a million tokens read. Absent: costs are not known.
+    pub input_price: Option<f64>,
+    /// `LLM_OUTPUT_USD_PER_MILLION`: the same for tokens written.
+    pub output_price: Option<f64>,
+}
+
+/// Which shape of API a language model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelProvider {
+    /// Anthropic's Messages API.
+    Anthropic,
+    /// The chat completions API of `OpenAI`, and of many others.
+    OpenAiCompatible,
+}
+
+/// How mail is sent.
+#[derive(Clone, Debug)]
+pub struct MailConfig {
+    /// `SMTP_URL` and `MAIL_FROM`. Absent: mail is left to others, as events.
+    pub smtp: Option<SmtpConfig>,
+    /// `INTRO_EMAIL_DOMAIN`: where the addresses of introductions are.
+    pub intro_domain: String,
+}
+
+/// A mail server.
+#[derive(Clone, Debug)]
+pub struct SmtpConfig {
+    /// `SMTP_URL`: `smtps://` or `smtp://` with user, password, host and port. Plain text only on loopback.
+    pub url: SecretString,
+    /// `MAIL_FROM`: the sender, `Name <address>` or just the address.
+    pub from: String,
 }
 
 /// What is deleted, and when.
@@ -213,6 +270,15 @@ struct Raw {
     adopt_window_hours: Option<String>,
     api_keys: Option<SecretString>,
     metrics_open: Option<String>,
+    llm_provider: Option<String>,
+    llm_base_url: Option<String>,
+    llm_api_key: Option<SecretString>,
+    llm_model: Option<String>,
+    llm_input_usd_per_million: Option<String>,
+    llm_output_usd_per_million: Option<String>,
+    smtp_url: Option<SecretString>,
+    mail_from: Option<String>,
+    intro_email_domain: Option<String>,
     retention_days: Option<String>,
     log_retention_days: Option<String>,
     log_format: Option<String>,
@@ -283,6 +349,8 @@ impl Check {
             database: self.database(raw),
             worker: self.worker(raw),
             http: self.http(raw),
+            model: self.model(raw),
+            mail: self.mail(raw),
             retention: Retention {
                 tasks: self.days("RETENTION_DAYS", raw.retention_days.as_deref()),
                 log: self.days("LOG_RETENTION_DAYS", raw.log_retention_days.as_deref()),
@@ -410,6 +478,119 @@ impl Check {
         }
     }
 
+    fn model(&mut self, raw: &Raw) -> Option<ModelConfig> {
+        let (input_price, output_price) = (
+            self.price("LLM_INPUT_USD_PER_MILLION", raw.llm_input_usd_per_million.as_deref()),
+            self.price("LLM_OUTPUT_USD_PER_MILLION", raw.llm_output_usd_per_million.as_deref()),
+        );
+        let Some(provider) = raw.llm_provider.as_deref() else {
+            if raw.llm_model.is_some() || raw.llm_api_key.is_some() || raw.llm_base_url.is_some() {
+                self.problem("LLM_PROVIDER", "missing: the other LLM_ variables need it", "anthropic");
+            }
+            return None;
+        };
+        let provider = self.choice(
+            "LLM_PROVIDER",
+            Some(provider),
+            &[
+                ("anthropic", ModelProvider::Anthropic),
+                ("openai-compatible", ModelProvider::OpenAiCompatible),
+            ],
+        );
+        if raw.llm_model.is_none() {
+            self.problem("LLM_MODEL", "missing: LLM_PROVIDER needs it", "claude-sonnet-4-5");
+        }
+        if raw.llm_api_key.is_none() && provider == ModelProvider::Anthropic {
+            self.problem("LLM_API_KEY", "missing: LLM_PROVIDER=anthropic needs it", "sk-ant-...");
+        }
+        let base_url = self.model_url(provider, raw)?;
+        Some(ModelConfig {
+            provider,
+            base_url,
+            api_key: raw.llm_api_key.clone(),
+            model: raw.llm_model.clone()?,
+            input_price,
+            output_price,
+        })
+    }
+
+    fn model_url(&mut self, provider: ModelProvider, raw: &Raw) -> Option<Url> {
+        let example = match provider {
+            ModelProvider::Anthropic => "https://api.anthropic.com",
+            ModelProvider::OpenAiCompatible => "https://api.openai.com/v1",
+        };
+        let text = raw.llm_base_url.as_deref().unwrap_or(example);
+        let url = Url::parse(text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.query().is_none()
+        });
+        let Some(url) = url else {
+            self.problem("LLM_BASE_URL", "is no http(s) URL without user and query", example);
+            return None;
+        };
+        if url.scheme() == "http" && raw.llm_api_key.is_some() && !is_loopback(&url) {
+            self.problem("LLM_BASE_URL", "would send LLM_API_KEY in plain text", example);
+        }
+        Some(url)
+    }
+
+    fn mail(&mut self, raw: &Raw) -> MailConfig {
+        const DOMAIN: &str = "intro.yachtparty.xyz";
+        let domain = raw.intro_email_domain.as_deref().unwrap_or(DOMAIN);
+        let is_domain = domain.contains('.')
+            && domain.split('.').all(|label| {
+                !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            });
+        if !is_domain {
+            self.problem("INTRO_EMAIL_DOMAIN", format!("{domain:?} is no domain"), DOMAIN);
+        }
+        MailConfig { smtp: self.smtp(raw), intro_domain: domain.to_owned() }
+    }
+
+    fn smtp(&mut self, raw: &Raw) -> Option<SmtpConfig> {
+        const URL: &str = "smtps://user:password@smtp.example.com:465";
+        let from = raw.mail_from.clone();
+        let Some(secret) = &raw.smtp_url else {
+            if from.is_some() {
+                self.problem("SMTP_URL", "missing: MAIL_FROM is of no use without it", URL);
+            }
+            return None;
+        };
+        if from.as_deref().is_none_or(|from| from.parse::<lettre::message::Mailbox>().is_err()) {
+            self.problem(
+                "MAIL_FROM",
+                "must be an address, since SMTP_URL is set",
+                "Yachtparty <hello@example.com>",
+            );
+        }
+        match Url::parse(secret.expose_secret()) {
+            Ok(url) if matches!(url.scheme(), "smtp" | "smtps") && url.has_host() => {
+                let encrypts = url.scheme() == "smtps" || url.query() == Some("tls=required");
+                if !encrypts && !is_loopback(&url) {
+                    self.problem(
+                        "SMTP_URL",
+                        "would send mail in plain text: use smtps://, or smtp:// with ?tls=required",
+                        URL,
+                    );
+                }
+            }
+            _ => self.problem("SMTP_URL", "does not begin with smtp:// or smtps:// and name a host", URL),
+        }
+        Some(SmtpConfig { url: secret.clone(), from: from? })
+    }
+
+    fn price(&mut self, variable: &'static str, text: Option<&str>) -> Option<f64> {
+        let text = text?;
+        let price =
+            text.parse().ok().filter(|price: &f64| price.is_finite() && (0.0..=100_000.0).contains(price));
+        if price.is_none() {
+            self.problem(variable, format!("{text:?} is not an amount of US dollars"), "3.00");
+        }
+        price
+    }
+
     fn postgres_url(&mut self, variable: &'static str, url: &SecretString) {
         let scheme = url.expose_secret().split("://").next().unwrap_or_default();
         if !matches!(scheme, "postgres" | "postgresql") {
@@ -485,6 +666,13 @@ impl Check {
     fn problem(&mut self, variable: &'static str, what: impl Into<String>, example: &'static str) {
         self.problems.push(Problem { variable, what: what.into(), example });
     }
+}
+
+/// Whether what is sent there stays on this machine.
+fn is_loopback(url: &Url) -> bool {
+    // For schemes that it does not know, the parser takes an address for a name.
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// The pooler's two URLs: transaction mode for queries, session mode for LISTEN.

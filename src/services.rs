@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::clients::{Clients, Mailer, Model};
 use crate::db::{DbError, Lane, Param};
 use crate::queue::Queue;
 
@@ -17,6 +18,7 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Services {
     queue: Arc<Queue>,
+    clients: Clients,
     fence: Option<Arc<Fence>>,
 }
 
@@ -25,16 +27,22 @@ pub struct Services {
 pub struct Fence(Mutex<Instant>);
 
 impl Services {
-    /// Over the given queue and its database.
+    /// Over the given queue and its database, without language model and mail server.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
-        Self { queue: Arc::new(queue), fence: None }
+        Self { queue: Arc::new(queue), clients: Clients::default(), fence: None }
+    }
+
+    /// The same, with what the clients reach.
+    #[must_use]
+    pub fn with_clients(self, clients: Clients) -> Self {
+        Self { clients, ..self }
     }
 
     /// The same, for an attempt that may act only as long as the fence is up.
     #[must_use]
     pub fn fenced(&self, fence: Arc<Fence>) -> Self {
-        Self { queue: self.queue.clone(), fence: Some(fence) }
+        Self { fence: Some(fence), ..self.clone() }
     }
 
     /// Runs one statement on the customer's tables. Several acts that belong together go into one statement.
@@ -45,6 +53,24 @@ impl Services {
             return Err(DbError::LeaseOver);
         }
         self.queue.database().query(Lane::Shared, QUERY_DEADLINE, sql, params).await
+    }
+
+    /// The language model, where one is configured.
+    #[must_use]
+    pub fn model(&self) -> Option<&Model> {
+        self.clients.model()
+    }
+
+    /// The mail server, where one is configured.
+    #[must_use]
+    pub fn mailer(&self) -> Option<&Mailer> {
+        self.clients.mailer()
+    }
+
+    /// The domain of the addresses that introductions get.
+    #[must_use]
+    pub fn intro_domain(&self) -> &str {
+        self.clients.intro_domain()
     }
 
     /// The queue, to add further tasks.

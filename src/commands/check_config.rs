@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::output::Output;
+use crate::clients::Clients;
 use crate::config::{Config, PollMode};
 use crate::db::{Database, Target};
 
@@ -13,6 +14,7 @@ pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
     use secrecy::ExposeSecret;
     let config = Config::from_env()?;
     let database = Database::new(&config.database)?;
+    Clients::new(&config)?;
     let listen: Target = match &config.database.listen_url {
         Some(url) => url.expose_secret().parse()?,
         None => database.target().clone(),
@@ -29,6 +31,8 @@ pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
         "concurrency": worker.concurrency,
         "leaseSeconds": worker.lease.as_secs(),
         "keys": config.http.keys.len(),
+        "languageModel": config.model.as_ref().map(|model| &model.model),
+        "mail": config.mail.smtp.is_some(),
     });
     let wake_up = match (worker.poll_mode, listens) {
         (PollMode::Request, _) => "only inside requests (POLL_MODE=request)".to_owned(),
@@ -41,6 +45,8 @@ pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
         0 => "closed: set API_KEYS or SUPABASE_SERVICE_KEY".to_owned(),
         keys => format!("{keys} keys"),
     };
+    let model = config.model.as_ref().map_or("none: set LLM_PROVIDER", |model| model.model.as_str());
+    let mail = if config.mail.smtp.is_some() { "by SMTP" } else { "left to others, as events: set SMTP_URL" };
     let text = format!(
         "configuration is valid\n\
          database     {}\n\
@@ -48,7 +54,9 @@ pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
          connections  {connections} per instance; budget = {connections} x instances x {OVERLAP} (revisions overlap), \
          so {} for 3 instances\n\
          concurrency  {} tasks per instance\n\
-         API          {doors}",
+         API          {doors}\n\
+         model        {model}\n\
+         mail         {mail}",
         database.target().describe(),
         connections * 3 * OVERLAP,
         worker.concurrency,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::clients::ClientError;
 use crate::config::{Config, ConfigError, instance_name};
 use crate::db::{Database, DbError, TargetError};
 use crate::handlers;
@@ -98,7 +99,9 @@ pub fn run() -> ExitCode {
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<TargetError>())
+    error
+        .chain()
+        .any(|cause| cause.is::<ConfigError>() || cause.is::<TargetError>() || cause.is::<ClientError>())
 }
 
 /// What to do about it, where that is known.

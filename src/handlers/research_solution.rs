@@ -5,10 +5,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::require;
-use super::store::events::{self, NewEvent};
+use super::store::events::{self, About, NewEvent};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
-use crate::services::{Services, effect_key};
+use crate::services::Services;
 
 /// Publishes the event that starts the solution saga.
 pub(super) struct ResearchSolution;
@@ -51,20 +51,15 @@ async fn publish(input: Input, task: &Task, services: &Services) -> Result<Outco
     }
 
     let urgency = input.urgency.filter(|text| !text.is_empty());
-    let event = NewEvent {
-        id: effect_key(task.id, "event"),
-        event_type: events::SOLUTION_NEEDED,
-        user_id,
-        payload: json!({
-            "userId": user_id,
-            "conversationId": input.conversation_id,
-            "requestDescription": description,
-            "category": input.category,
-            "urgency": urgency.as_deref().unwrap_or("medium"),
-            "taskId": task.id,
-        }),
-        metadata: json!({ "source": "task_processor", "taskType": task.task_type }),
-    };
+    let payload = json!({
+        "userId": user_id,
+        "conversationId": input.conversation_id,
+        "requestDescription": description,
+        "category": input.category,
+        "urgency": urgency.as_deref().unwrap_or("medium"),
+        "taskId": task.id,
+    });
+    let event = NewEvent::of(task, "event", events::SOLUTION_NEEDED, About::User(user_id), payload);
     events::publish(services, &event).await?;
     Ok(Outcome::complete(json!({ "eventId": event.id, "description": description })))
 }

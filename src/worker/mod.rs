@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, PollMode};
 use crate::db::{Listener, Target, TargetError};
 use crate::handler::Registry;
-use crate::queue::{CANCEL_CHANNEL, Queue, WAKE_CHANNEL};
+use crate::queue::{CANCEL_CHANNEL, WAKE_CHANNEL};
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::Metrics;
@@ -77,17 +77,18 @@ impl Worker {
     pub fn new(
         config: &Config,
         registry: Registry,
-        queue: Queue,
+        services: Services,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Result<Self, TargetError> {
+        let queue = services.queue().clone();
         let target = config.database.listen_url.as_ref().map(parse_target).transpose()?;
         let (listener, heard, listening) =
             Listener::new(queue.database(), target, &[WAKE_CHANNEL, CANCEL_CHANNEL]);
         let engine = Arc::new(Engine {
             types: registry.task_types(),
             registry,
-            services: Services::new(queue.clone()),
+            services,
             finisher: Finisher::start(queue.clone()),
             queue,
             config: config.worker.clone(),

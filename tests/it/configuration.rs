@@ -75,6 +75,50 @@ fn nothing_is_deleted_and_nobody_is_let_in_by_default() {
 }
 
 #[test]
+fn a_model_or_a_mail_server_that_is_configured_by_halves_is_refused_and_no_secret_goes_in_plain_text() {
+    let model = [("LLM_PROVIDER", "anthropic"), ("LLM_MODEL", "m"), ("LLM_API_KEY", "hunter2")];
+    let of = |vars: &[(&'static str, &'static str)]| [&[URL], vars].concat();
+    for (vars, variable) in [
+        (vec![("LLM_MODEL", "m")], "LLM_PROVIDER"),
+        ([&model[1..], &[("LLM_PROVIDER", "someone")]].concat(), "LLM_PROVIDER"),
+        (vec![("LLM_PROVIDER", "anthropic"), ("LLM_MODEL", "m")], "LLM_API_KEY"),
+        (vec![("LLM_PROVIDER", "openai-compatible")], "LLM_MODEL"),
+        ([&model[..], &[("LLM_BASE_URL", "http://models.example")]].concat(), "LLM_BASE_URL"),
+        ([&model[..], &[("LLM_BASE_URL", "ftp://models.example")]].concat(), "LLM_BASE_URL"),
+        ([&model[..], &[("LLM_BASE_URL", "https://models.example/?v=1")]].concat(), "LLM_BASE_URL"),
+        ([&model[..], &[("LLM_INPUT_USD_PER_MILLION", "-1")]].concat(), "LLM_INPUT_USD_PER_MILLION"),
+        ([&model[..], &[("LLM_OUTPUT_USD_PER_MILLION", "NaN")]].concat(), "LLM_OUTPUT_USD_PER_MILLION"),
+        (vec![("MAIL_FROM", "a@example.com")], "SMTP_URL"),
+        (vec![("SMTP_URL", "smtps://me:hunter2@mail.example")], "MAIL_FROM"),
+        (
+            vec![("SMTP_URL", "smtps://me:hunter2@mail.example"), ("MAIL_FROM", "A a@example.com")],
+            "MAIL_FROM",
+        ),
+        (vec![("SMTP_URL", "smtp://me:hunter2@mail.example"), ("MAIL_FROM", "a@example.com")], "SMTP_URL"),
+        (vec![("SMTP_URL", "http://mail.example"), ("MAIL_FROM", "a@example.com")], "SMTP_URL"),
+        (vec![("INTRO_EMAIL_DOMAIN", "a b.example")], "INTRO_EMAIL_DOMAIN"),
+    ] {
+        let text = problems(&of(&vars));
+        assert!(text.contains(&format!("\n  {variable}: ")), "{vars:?}: {text}");
+        assert!(text.contains("(1 problem)"), "{vars:?}: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    for vars in [
+        model.to_vec(),
+        [&model[..], &[("LLM_BASE_URL", "http://[::1]:11434")]].concat(),
+        vec![
+            ("LLM_PROVIDER", "openai-compatible"),
+            ("LLM_MODEL", "m"),
+            ("LLM_BASE_URL", "http://models.internal/v1"),
+        ],
+        vec![("SMTP_URL", "smtp://me@mail.example?tls=required"), ("MAIL_FROM", "A <a@example.com>")],
+    ] {
+        let config = Config::from_vars(of(&vars));
+        assert!(config.is_ok(), "{vars:?}: {config:?}");
+    }
+}
+
+#[test]
 fn the_example_file_and_the_readme_list_exactly_the_variables_that_are_read() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let example = fs::read_to_string(root.join(".env.example")).expect("the example file");

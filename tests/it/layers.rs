@@ -24,7 +24,19 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("queue", &["agent_tasks", "agent_actions_log", "task_types", "agent_tasks_wake"]),
     (
         "handlers/store",
-        &["users", "conversations", "messages", "events", "user_priorities", "intro_opportunities"],
+        &[
+            "users",
+            "conversations",
+            "messages",
+            "message_queue",
+            "events",
+            "user_priorities",
+            "intro_opportunities",
+            "solution_workflows",
+            "community_requests",
+            "community_responses",
+            "credit_events",
+        ],
     ),
     ("db", &["task_processor_migrations"]),
 ];

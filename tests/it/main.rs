@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
 
 mod claims;
+mod clients;
 mod command_line;
 mod configuration;
 mod costs;

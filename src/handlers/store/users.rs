@@ -12,6 +12,8 @@ pub(in crate::handlers) struct User {
     pub(in crate::handlers) first_name: Option<String>,
     /// The kind of agent that looks after the user; absent as above.
     pub(in crate::handlers) agent_type: Option<String>,
+    /// Absent as above.
+    pub(in crate::handlers) email: Option<String>,
     pub(in crate::handlers) verified: bool,
     pub(in crate::handlers) credit_balance: i64,
     /// The user has told the agent what they are after.
@@ -24,6 +26,7 @@ pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<O
     Ok(Some(User {
         first_name: row.try_get("first_name")?,
         agent_type: row.try_get("poc_agent_type")?,
+        email: row.try_get("email")?,
         verified: row.try_get("verified")?,
         credit_balance: row.try_get("credit_balance")?,
         has_goal: row.try_get("has_goal")?,

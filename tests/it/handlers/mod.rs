@@ -1,10 +1,23 @@
 //! The built-in handlers, each run by itself on a task that was really claimed.
 
+mod community_request_available;
+mod community_response_available;
+mod create_conversation_summary;
+mod customer;
+mod intro_followup_check;
+mod notify_expert_of_impact;
+mod notify_user_of_priorities;
+mod process_community_request;
+mod process_community_response;
+mod producers;
 mod re_engagement_agents;
 mod re_engagement_bouncer;
 mod research_solution;
 mod schedule_followup;
+mod send_introduction;
+mod solution_workflow_timeout;
 mod update_user_profile;
+mod verify_user;
 
 use std::sync::Arc;
 
@@ -27,27 +40,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// One user, who has no conversation.
-    async fn new() -> Self {
+    /// Nobody yet.
+    async fn empty() -> Self {
         let db = TestDb::new().await;
         let config = db.config(&[]);
         let database = Database::new(&config.database).expect("a usable URL");
         let queue = Queue::new(database, "test", &config.worker, Arc::new(Metrics::new()));
-        db.execute(&format!(
-            "insert into users (id, phone_number, first_name) values ('{USER}', '+1555', 'Ada')"
-        ))
-        .await;
         Self { db, services: Services::new(queue) }
-    }
-
-    /// One user, who has one active conversation.
-    async fn with_conversation() -> Self {
-        let scene = Self::new().await;
-        scene
-            .db
-            .execute(&format!("insert into conversations (id, user_id) values ('{CONVERSATION}', '{USER}')"))
-            .await;
-        scene
     }
 
     /// Counts inserts before they happen, in `announced`: so does the customer's trigger that hands texts to the sender.
@@ -89,6 +88,14 @@ impl Scene {
 
     async fn count(&self, table: &str) -> i64 {
         self.db.value(&format!("select count(*) from {table}")).await
+    }
+}
+
+/// The result of a success.
+fn completed(outcome: Outcome) -> Value {
+    match outcome.verdict {
+        Answer::Complete(data) => data,
+        other => panic!("not a success: {other:?}"),
     }
 }
 

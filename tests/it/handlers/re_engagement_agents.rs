@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use task_processor::{Outcome, Task};
+use uuid::Uuid;
 
+use super::customer::{Shape, in_both_shapes, in_both_shapes_without_conversation};
 use super::{CONVERSATION, Scene, USER, failure};
 
 async fn task(scene: &Scene, agent_type: &str) -> Task {
@@ -36,154 +38,171 @@ async fn add_history(scene: &Scene) {
         .await;
 }
 
-async fn add_intros(scene: &Scene) {
-    scene
-        .db
-        .execute(&format!(
-            "insert into intro_opportunities (innovator_id, status)
-            select '{USER}', status from unnest(array['pending', 'accepted', 'open', 'completed']) as status"
-        ))
-        .await;
+async fn add_intros(scene: &Scene, shape: Shape) {
+    for (number, status) in ["pending", "accepted", "open", "completed"].iter().enumerate() {
+        scene.add_intro(shape, &Uuid::from_u128(number as u128).to_string(), status).await;
+    }
+    scene.db.execute(&format!("update intro_opportunities set innovator_id = '{USER}'")).await;
 }
 
 #[tokio::test]
 async fn the_concierge_is_told_of_silence_priorities_and_goals() {
-    let scene = Scene::with_conversation().await;
-    add_history(&scene).await;
-    let task = task(&scene, "concierge").await;
-    assert_eq!(
-        scene.run(&task).await,
-        Outcome::complete(json!({ "systemMessageCreated": true, "daysSinceLastMessage": 8 }))
-    );
-    assert_eq!(
-        told(&scene).await,
-        json!({
-            "type": "re_engagement_check",
-            "daysSinceLastMessage": 8,
-            "priorityCount": 3,
-            "hasActiveGoals": true,
-            "guidance": "Decide whether to reach out based on priorities, user goals, and conversation history. \
-                If messaging, be brief and value-focused.",
-        })
-    );
+    in_both_shapes(async |scene, _| {
+        add_history(&scene).await;
+        let task = task(&scene, "concierge").await;
+        assert_eq!(
+            scene.run(&task).await,
+            Outcome::complete(json!({ "systemMessageCreated": true, "daysSinceLastMessage": 8 }))
+        );
+        assert_eq!(
+            told(&scene).await,
+            json!({
+                "type": "re_engagement_check",
+                "daysSinceLastMessage": 8,
+                "priorityCount": 3,
+                "hasActiveGoals": true,
+                "guidance": "Decide whether to reach out based on priorities, user goals, and conversation history. \
+                    If messaging, be brief and value-focused.",
+            })
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_innovator_agent_is_told_of_introductions_and_credits_too() {
-    let scene = Scene::with_conversation().await;
-    add_history(&scene).await;
-    add_intros(&scene).await;
-    let task = task(&scene, "innovator").await;
-    assert_eq!(
-        scene.run(&task).await,
-        Outcome::complete(json!({
-            "systemMessageCreated": true, "daysSinceLastMessage": 8, "pendingIntroCount": 2,
-        }))
-    );
-    assert_eq!(
-        told(&scene).await,
-        json!({
-            "type": "re_engagement_check",
-            "daysSinceLastMessage": 8,
-            "priorityCount": 3,
-            "hasActiveGoals": true,
-            "pendingIntroCount": 2,
-            "creditBalance": 40,
-            "profileLastUpdated": null,
-            "guidance": "Decide whether to reach out based on priorities, pending intros, profile updates needed, \
-                and conversation history. If messaging, be brief and ROI-focused.",
-        })
-    );
+    in_both_shapes(async |scene, shape| {
+        add_history(&scene).await;
+        add_intros(&scene, shape).await;
+        let task = task(&scene, "innovator").await;
+        assert_eq!(
+            scene.run(&task).await,
+            Outcome::complete(json!({
+                "systemMessageCreated": true, "daysSinceLastMessage": 8, "pendingIntroCount": 2,
+            }))
+        );
+        assert_eq!(
+            told(&scene).await,
+            json!({
+                "type": "re_engagement_check",
+                "daysSinceLastMessage": 8,
+                "priorityCount": 3,
+                "hasActiveGoals": true,
+                "pendingIntroCount": 2,
+                "creditBalance": 40,
+                "profileLastUpdated": null,
+                "guidance": "Decide whether to reach out based on priorities, pending intros, profile updates needed, \
+                    and conversation history. If messaging, be brief and ROI-focused.",
+            })
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_conversation_without_messages_has_been_silent_for_999_days() {
-    let scene = Scene::with_conversation().await;
-    let task = task(&scene, "concierge").await;
-    scene.run(&task).await;
-    let told = told(&scene).await;
-    assert_eq!(told["daysSinceLastMessage"], 999);
-    assert_eq!(told["priorityCount"], 0);
-    assert_eq!(told["hasActiveGoals"], false);
+    in_both_shapes(async |scene, _| {
+        let task = task(&scene, "concierge").await;
+        scene.run(&task).await;
+        let told = told(&scene).await;
+        assert_eq!(told["daysSinceLastMessage"], 999);
+        assert_eq!(told["priorityCount"], 0);
+        assert_eq!(told["hasActiveGoals"], false);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn more_than_five_priorities_count_as_five() {
-    let scene = Scene::with_conversation().await;
-    scene
-        .db
-        .execute(&format!(
-            "insert into user_priorities (user_id, priority_rank, item_type, item_id)
+    in_both_shapes(async |scene, _| {
+        scene
+            .db
+            .execute(&format!(
+                "insert into user_priorities (user_id, priority_rank, item_type, item_id)
             select '{USER}', rank, 'x', gen_random_uuid() from generate_series(1, 7) as rank"
-        ))
-        .await;
-    let task = task(&scene, "concierge").await;
-    scene.run(&task).await;
-    assert_eq!(told(&scene).await["priorityCount"], 5);
+            ))
+            .await;
+        let task = task(&scene, "concierge").await;
+        scene.run(&task).await;
+        assert_eq!(told(&scene).await["priorityCount"], 5);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_customer_who_dates_the_profiles_of_innovators_has_the_date_told() {
-    let scene = Scene::with_conversation().await;
-    scene
-        .db
-        .execute(&format!(
-            "create table innovators (user_id uuid, updated_at timestamptz);
+    in_both_shapes(async |scene, _| {
+        scene
+            .db
+            .execute(&format!(
+                "create table innovators (user_id uuid, updated_at timestamptz);
             insert into innovators values ('{USER}', '2025-03-04T05:06:07Z')"
-        ))
-        .await;
-    let task = task(&scene, "innovator").await;
-    scene.run(&task).await;
-    assert_eq!(told(&scene).await["profileLastUpdated"], "2025-03-04T05:06:07Z");
+            ))
+            .await;
+        let task = task(&scene, "innovator").await;
+        scene.run(&task).await;
+        assert_eq!(told(&scene).await["profileLastUpdated"], "2025-03-04T05:06:07Z");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_customer_whose_innovators_have_no_date_has_none_told() {
-    let scene = Scene::with_conversation().await;
-    scene.db.execute("create table innovators (user_id uuid, company_name text)").await;
-    let task = task(&scene, "innovator").await;
-    scene.run(&task).await;
-    assert_eq!(told(&scene).await["profileLastUpdated"], Value::Null);
+    in_both_shapes(async |scene, _| {
+        scene.db.execute("create table innovators (user_id uuid, company_name text)").await;
+        let task = task(&scene, "innovator").await;
+        scene.run(&task).await;
+        assert_eq!(told(&scene).await["profileLastUpdated"], Value::Null);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_repeated_attempt_tells_nothing_more_and_does_not_count_its_own_message() {
-    let scene = Scene::with_conversation().await;
-    scene.count_inserts_into("messages").await;
-    for agent_type in ["concierge", "innovator"] {
-        scene.db.execute("truncate messages, announced").await;
-        let task = task(&scene, agent_type).await;
-        let first = scene.run(&task).await;
-        assert_eq!(scene.run(&task).await, first, "{agent_type}");
-        assert_eq!(scene.count("messages").await, 1, "{agent_type}");
-        assert_eq!(scene.count("announced").await, 1, "{agent_type}: triggers ran once");
-    }
+    in_both_shapes(async |scene, _| {
+        scene.count_inserts_into("messages").await;
+        for agent_type in ["concierge", "innovator"] {
+            scene.db.execute("truncate messages, message_queue, announced").await;
+            let task = task(&scene, agent_type).await;
+            let first = scene.run(&task).await;
+            assert_eq!(scene.run(&task).await, first, "{agent_type}");
+            assert_eq!(scene.count("messages").await, 1, "{agent_type}");
+            assert_eq!(scene.count("announced").await, 1, "{agent_type}: triggers ran once");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn neither_agent_is_sent_a_further_check() {
-    let scene = Scene::with_conversation().await;
-    for agent_type in ["concierge", "innovator"] {
-        let task = task(&scene, agent_type).await;
-        scene.run(&task).await;
-    }
-    assert_eq!(scene.count("agent_tasks").await, 2);
+    in_both_shapes(async |scene, _| {
+        for agent_type in ["concierge", "innovator"] {
+            let task = task(&scene, agent_type).await;
+            scene.run(&task).await;
+        }
+        assert_eq!(scene.count("agent_tasks").await, 2);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn without_an_active_conversation_it_fails_for_good() {
-    let scene = Scene::new().await;
-    for agent_type in ["concierge", "innovator"] {
-        let task = task(&scene, agent_type).await;
-        assert_eq!(failure(scene.run(&task).await), "No active conversation found");
-    }
+    in_both_shapes_without_conversation(async |scene, _| {
+        for agent_type in ["concierge", "innovator"] {
+            let task = task(&scene, agent_type).await;
+            assert_eq!(failure(scene.run(&task).await), "No active conversation found");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_task_about_nobody_fails_for_good_and_names_user_id() {
-    let scene = Scene::with_conversation().await;
-    let mut task = task(&scene, "concierge").await;
-    task.user_id = None;
-    let message = failure(scene.run(&task).await);
-    assert!(message.contains("user_id"), "{message}");
+    in_both_shapes(async |scene, _| {
+        let mut task = task(&scene, "concierge").await;
+        task.user_id = None;
+        let message = failure(scene.run(&task).await);
+        assert!(message.contains("user_id"), "{message}");
+    })
+    .await;
 }

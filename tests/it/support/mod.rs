@@ -3,9 +3,11 @@
 mod app;
 mod db;
 mod instance;
+mod model;
 mod pooler;
 mod proxy;
 mod server;
+mod smtp;
 
 use std::time::Duration;
 
@@ -14,8 +16,10 @@ use tokio::time::{Instant, sleep};
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use instance::Instance;
+pub(crate) use model::{FakeModel, MODEL_KEY, Says};
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{connect, scratch, test_variable};
+pub(crate) use smtp::FakeSmtp;
 
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,18 @@
+-- The next messages of a conversation after the one its summary reaches to, oldest first. What agents are told is part of
+-- the order but not of the conversation, so its text is left out.
+with summary as (
+    select last.created_at, last.id
+    from conversations
+    join messages last on last.id = conversations.last_summary_message_id
+    where conversations.id = $1
+)
+select
+    message.id,
+    case when message.role <> 'system' then message.role::text || ': ' || left(message.content, $3) end as line
+from messages message
+where message.conversation_id = $1
+    and not exists (
+        select from summary where (message.created_at, message.id) <= (summary.created_at, summary.id)
+    )
+order by message.created_at, message.id
+limit $2

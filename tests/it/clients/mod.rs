@@ -1,0 +1,4 @@
+//! The clients, against servers that answer as such servers do.
+
+mod mail;
+mod model;
