@@ -7,6 +7,7 @@ mod command_line;
 mod configuration;
 mod costs;
 mod deployment;
+mod doctor;
 mod documents;
 mod doors;
 mod embedded_postgres;
