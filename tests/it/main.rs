@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
 
+mod adoption;
 mod claims;
 mod command_line;
 mod configuration;

@@ -2,12 +2,10 @@
 
 use super::Patient;
 use super::finding::Finding;
-use crate::db::inspect::{Access, Drift, access, drift};
+use crate::db::inspect::{Access, Drift, FORGET_MIGRATIONS, access, drift};
 use crate::db::{DbError, pending_migrations};
 
-/// All migrations can be repeated: what is missing is made, what is there is left alone.
-const MIGRATE_ANEW: &str =
-    "delete from task_processor_migrations; then, as the tables' owner: task-processor migrate";
+const QUEUE: &str = "agent_tasks";
 
 /// The findings, and whether the queue's tables are complete and readable, so that more can be asked of them.
 pub(super) async fn examine(patient: &Patient, role: &str) -> (Vec<Finding>, bool) {
@@ -28,9 +26,7 @@ async fn look(patient: &Patient, role: &str) -> Result<(Vec<Finding>, bool), DbE
             format!(
                 "{roles} may use agent_tasks, and no row level security restricts them: they are the internet"
             ),
-            format!(
-                "revoke all on agent_tasks from {roles}; alter table agent_tasks enable row level security"
-            ),
+            format!("revoke all on {QUEUE} from {roles}; alter table {QUEUE} enable row level security"),
         ));
     }
     if access.elsewhere.is_some() || !access.reads_history() {
@@ -76,9 +72,10 @@ fn judge_access(access: &Access, role: &str) -> Vec<Finding> {
 
 fn judge_drift(drift: &Drift) -> Finding {
     let Drift { kind, name, expected, found } = drift;
+    let migrate_anew = format!("{FORGET_MIGRATIONS}; then, as the tables' owner: task-processor migrate");
     let (table, part) = name.split_once('.').unwrap_or((name, ""));
     let (what, remedy) = match (kind.as_str(), found) {
-        (_, None) if drift.is_remade() => (format!("{kind} {name} is missing"), MIGRATE_ANEW.to_owned()),
+        (_, None) if drift.is_remade() => (format!("{kind} {name} is missing"), migrate_anew),
         (_, None) => {
             (format!("{kind} {name} is missing"), format!("alter table {table} add column {part} {expected}"))
         }
@@ -87,7 +84,7 @@ fn judge_drift(drift: &Drift) -> Finding {
                 true => format!("index {name} is invalid: its build failed, and no query uses it"),
                 false => format!("index {name} is not the one that our queries need"),
             };
-            (what, format!("drop index concurrently {name}; {MIGRATE_ANEW}"))
+            (what, format!("drop index concurrently {name}; {migrate_anew}"))
         }
         ("column", Some(found)) => (
             format!("column {name} is of type {found} instead of {expected}"),
@@ -97,7 +94,7 @@ fn judge_drift(drift: &Drift) -> Finding {
             format!("trigger {name} is disabled: new tasks wait for the poll"),
             format!("alter table {table} enable trigger {part}"),
         ),
-        _ => (format!("{kind} {name} is not the one of this release"), MIGRATE_ANEW.to_owned()),
+        _ => (format!("{kind} {name} is not the one of this release"), migrate_anew),
     };
     match drift.is_ours() {
         true => Finding::fault("drift", what, remedy),

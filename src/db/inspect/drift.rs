@@ -8,6 +8,9 @@ use crate::db::{Database, DbError, Lane};
 /// What a database has after all migrations, as [`schema_lines`] puts it. A test compares it with the migrations.
 pub const EXPECTED_SCHEMA: &str = include_str!("schema.txt");
 
+/// Has the next `migrate` repeat all migrations: what is missing is made, what is there is left alone.
+pub const FORGET_MIGRATIONS: &str = "delete from task_processor_migrations";
+
 /// Tables that are the queue's own: without one of their columns nothing works. The others are the customer's.
 const OURS: &[&str] = &["agent_tasks", "agent_actions_log", "task_types", "agent_tasks_wake"];
 

@@ -6,7 +6,7 @@ mod rivals;
 mod server;
 
 pub use access::{Access, Refused, access};
-pub use drift::{Drift, EXPECTED_SCHEMA, drift, schema_lines};
+pub use drift::{Drift, EXPECTED_SCHEMA, FORGET_MIGRATIONS, drift, schema_lines};
 pub use rivals::{Rivals, rivals};
 pub use server::{OldTransaction, ServerFacts, old_transactions, server_facts, shares_backends};
 
