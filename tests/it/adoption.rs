@@ -136,7 +136,7 @@ async fn no_insert_waits_for_a_migration_of_a_large_table_even_behind_a_long_rea
     assert!(inserts > 100, "the inserter was at work: {inserts}");
 }
 
-/// The figures of the README: `cargo test --release --test it adoption::a_million -- --ignored --nocapture`.
+/// The figures of docs/DEPLOYMENT.md: `cargo test --test it adoption::a_million -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "takes a while; the suite has a smaller one"]
 async fn a_million_rows_are_adopted_and_no_insert_waits_for_a_tenth_of_a_second() {
