@@ -181,6 +181,20 @@ async fn a_migration_killed_while_it_builds_an_index_leaves_no_invalid_one_when_
 }
 
 #[tokio::test]
+async fn four_processes_that_adopt_a_table_at_once_apply_each_migration_once() {
+    let db = customers(2_000).await;
+    let pending = pending_migrations(&database(&db)).await.unwrap();
+    let processes = [start_migrate(&db), start_migrate(&db), start_migrate(&db), start_migrate(&db)];
+    for process in processes {
+        assert!(ends(process).await);
+    }
+    let applied: i64 = db.value("select count(*) from task_processor_migrations").await;
+    assert_eq!(applied.unsigned_abs(), pending.len() as u64);
+    assert_eq!(db.value::<i64>("select count(*) from pg_index where not indisvalid").await, 0);
+    assert_eq!(schema_state(&database(&db)).await.unwrap(), SchemaState::Current);
+}
+
+#[tokio::test]
 async fn a_dry_run_prints_each_missing_migration_with_its_sql_and_changes_nothing() {
     let db = customers(10).await;
     let everything = "select coalesce(string_agg(relname || ' ' || relkind::text || ' ' || relnatts, ',' order by oid), '')

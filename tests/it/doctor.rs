@@ -375,13 +375,13 @@ async fn a_transaction_pooler_that_the_url_does_not_tell_of_is_found() {
 /// The URL of a fresh role with these options.
 async fn role(db: &TestDb, name: &str, options: &str) -> String {
     db.execute(&format!("create role {name} login {options}")).await;
-    db.direct_url().replace("user=postgres", &format!("user={name}"))
+    db.direct_url().replace("user=postgres", &format!("user={}", name.trim_matches('"')))
 }
 
 #[tokio::test]
 async fn a_role_is_led_from_nothing_to_all_it_needs() {
     let db = healthy().await;
-    let url = role(&db, "doctor_led", "connection limit 6").await;
+    let url = role(&db, "\"doctor-led\"", "connection limit 6").await;
     let vars = [("DATABASE_URL", url.as_str()), ("LISTEN_DATABASE_URL", url.as_str())];
     db.execute("revoke execute on all functions in schema public from public").await;
     let diagnosis = doctor(&db, &vars).await;

@@ -2,7 +2,7 @@
 -- the API roles of Supabase that may read the one that is found, without row level security to restrict them.
 select
     (
-        select string_agg(nspname, ', ' order by nspname)
+        select string_agg(quote_ident(nspname), ', ' order by nspname)
         from pg_class
         join pg_namespace on pg_namespace.oid = relnamespace
         where relname = 'agent_tasks' and relkind in ('r', 'p') and not exists (

@@ -12,9 +12,9 @@ use crate::db::{Database, DbError, Lane, Session};
 pub struct ServerFacts {
     /// As in 150004 for 15.4.
     pub version: i64,
-    /// The role that asks.
+    /// The role that asks, as SQL writes it.
     pub role: String,
-    /// The database's name.
+    /// The database's name, as SQL writes it.
     pub database: String,
     /// Nothing can be written: a replica, or a setting.
     pub read_only: bool,

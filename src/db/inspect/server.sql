@@ -1,9 +1,9 @@
 -- Facts of the server and of this role's sessions. Times are in milliseconds; a setting that this server does not know
--- is null.
+-- is null. Names are quoted where SQL needs it.
 select
     current_setting('server_version_num')::int8,
-    current_user::text,
-    current_database()::text,
+    quote_ident(current_user),
+    quote_ident(current_database()),
     pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool,
     (extract(epoch from clock_timestamp()) * 1000)::float8,
     (select setting::int8 from pg_settings where name = 'statement_timeout'),
