@@ -2,25 +2,17 @@
 
 use serde_json::json;
 
+use super::budget::{Budget, OVERLAP};
 use super::output::Output;
 use crate::clients::Clients;
 use crate::config::{Config, PollMode};
-use crate::db::{Database, Target};
-
-/// Revisions overlap during every rollout: for a moment there are twice as many instances.
-const OVERLAP: usize = 2;
+use crate::db::Database;
 
 pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
-    use secrecy::ExposeSecret;
     let config = Config::from_env()?;
     let database = Database::new(&config.database)?;
     Clients::new(&config)?;
-    let listen: Target = match &config.database.listen_url {
-        Some(url) => url.expose_secret().parse()?,
-        None => database.target().clone(),
-    };
-    let listens = listen.can_listen() && config.worker.poll_mode == PollMode::Background;
-    let connections = config.database.pool_size + usize::from(listens);
+    let Budget { connections, listen, listens } = Budget::of(&config, &database)?;
     let worker = &config.worker;
     let value = json!({
         "database": database.target().describe(),

@@ -1,8 +1,10 @@
 //! The command line: one file a subcommand.
 
+mod budget;
 mod cancel;
 mod check_config;
 pub mod dev;
+mod doctor;
 mod enqueue;
 mod healthcheck;
 mod list;
@@ -56,6 +58,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Check the environment and print what it means.
     CheckConfig,
+    /// Look for what is wrong with the database and the connection to it, and say how to mend it.
+    Doctor,
     /// Ask a running process how it is, for container health checks.
     Healthcheck,
     /// Add a task.
@@ -127,6 +131,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Dev(args) => dev::run(args).await,
         Command::Migrate(args) => migrate::run(args, &output).await,
         Command::CheckConfig => check_config::run(&output),
+        Command::Doctor => doctor::run(&output).await,
         Command::Healthcheck => healthcheck::run(&output).await,
         Command::Enqueue(args) => enqueue::run(args, &queue()?, &output).await,
         Command::List(args) => list::run(args, &queue()?, &output).await,

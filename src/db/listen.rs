@@ -104,6 +104,18 @@ impl Listener {
         }
     }
 
+    /// Whether a notification sent on this connection is heard on it, and if not, why. `heard` is the listener's receiver.
+    pub async fn probe(self, mut heard: mpsc::Receiver<Heard>) -> Result<(), String> {
+        tokio::select! {
+            // A connection was made, and its first probe came back.
+            Some(Heard::Connected) = heard.recv() => Ok(()),
+            result = self.listen() => Err(match result {
+                Ok(()) => "the connection was closed".to_owned(),
+                Err(error) => format!("{error:#}"),
+            }),
+        }
+    }
+
     async fn listen(&self) -> anyhow::Result<()> {
         match self.target.ssl {
             SslMode::Disable => {

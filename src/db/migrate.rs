@@ -250,6 +250,7 @@ async fn apply(session: &mut Session, migration: &Migration) -> Result<(), DbErr
 
 async fn build_index(session: &mut Session, migration: &Migration) -> Result<(), DbError> {
     let index = migration.index().expect("a concurrent migration names its index");
+    outlive_orphan(session, index).await?;
     let sql = "select exists (select from pg_index where indexrelid = to_regclass($1) and not indisvalid)";
     let leftover = session.query(sql, &[(&index, Type::TEXT)]).await?;
     if leftover[0].try_get(0)? {
@@ -258,5 +259,21 @@ async fn build_index(session: &mut Session, migration: &Migration) -> Result<(),
     session.batch(migration.sql).await?;
     let sql = "insert into task_processor_migrations (name) values ($1) on conflict do nothing";
     session.query(sql, &[(&migration.name, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// The server goes on with the build of a process that was killed. To drop that index would wait for the build, whose
+/// end waits for whoever is older: one of the two would be ended as a deadlock. So it is waited for by polling.
+async fn outlive_orphan(session: &mut Session, index: &'static str) -> Result<(), DbError> {
+    let sql = "
+        select exists (
+            select from pg_stat_progress_create_index build
+            join pg_index on indrelid = build.relid
+            where indexrelid = to_regclass($1) and build.pid <> pg_backend_pid()
+        )";
+    while session.query(sql, &[(&index, Type::TEXT)]).await?[0].try_get(0)? {
+        tracing::info!(index, "waiting for a build on the same table that is under way");
+        sleep(Duration::from_secs(1)).await;
+    }
     Ok(())
 }

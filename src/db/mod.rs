@@ -4,6 +4,7 @@
 //! through a pooler in session or transaction mode. Nothing here keeps session state.
 
 mod error;
+pub mod inspect;
 mod listen;
 mod migrate;
 mod pool;

@@ -39,7 +39,7 @@ async fn try_run(db: &TestDb, arguments: &[&str]) -> Output {
 #[test]
 fn a_wrong_environment_ends_with_78_and_names_every_problem() {
     let vars = vec![("PORT".to_owned(), "x".to_owned()), ("CONCURRENCY".to_owned(), "-1".to_owned())];
-    for command in ["serve", "worker", "once", "migrate", "check-config", "list"] {
+    for command in ["serve", "worker", "once", "migrate", "doctor", "check-config", "list"] {
         let output = run_with(vars.clone(), &[command]);
         assert_eq!(output.status.code(), Some(78), "{command}");
         let text = String::from_utf8_lossy(&output.stderr);

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
 
+mod adoption;
 mod claims;
 mod clients;
 mod command_line;
 mod configuration;
 mod costs;
 mod deployment;
+mod doctor;
 mod documents;
 mod doors;
 mod embedded_postgres;

@@ -9,7 +9,7 @@ use task_processor::db::{Database, Lane, SchemaState, migrate, pending_migration
 use crate::support::TestDb;
 
 /// `agent_tasks` as the customer's own migrations made it, with a row of theirs.
-const CUSTOMERS_TABLE: &str = "
+pub(crate) const CUSTOMERS_TABLE: &str = "
     create table agent_tasks (
         id uuid primary key default gen_random_uuid(),
         task_type varchar(100) not null,
