@@ -24,4 +24,5 @@ mod stubborn;
 mod support;
 mod suspects;
 mod tls;
+mod tokens;
 mod working;

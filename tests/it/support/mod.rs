@@ -3,6 +3,7 @@
 mod app;
 mod db;
 mod instance;
+mod issuer;
 mod pooler;
 mod proxy;
 mod server;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use instance::Instance;
+pub(crate) use issuer::{Issuer, SigningKey, now, token};
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{connect, scratch, test_variable};
 
