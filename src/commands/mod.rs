@@ -14,6 +14,7 @@ mod retry;
 mod selection;
 mod serve;
 mod show;
+mod token;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -71,6 +72,8 @@ enum Command {
     Pause(pause::Args),
     /// Allow claims of a task type again.
     Resume(pause::Args),
+    /// Make a token for a caller of the API.
+    Token(token::Args),
 }
 
 /// Runs the command named on the command line.
@@ -132,6 +135,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Cancel(args) => cancel::run(args, &queue()?, &output).await,
         Command::Pause(args) => pause::run(args, true, &queue()?, &output).await,
         Command::Resume(args) => pause::run(args, false, &queue()?, &output).await,
+        Command::Token(args) => token::run(&args, &output),
     }
 }
 
