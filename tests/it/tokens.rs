@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use task_processor::config::{AuthMode, Config};
 use task_processor::handlers;
 
-use crate::support::{Issuer, KEY, SigningKey, TestApp, TestDb, answer, now, token};
+use crate::support::{Instance, Issuer, KEY, SigningKey, TestApp, TestDb, answer, now, token};
 
 const SECRET: &str = "a-secret-of-more-than-thirty-two-characters";
 const AUDIENCE: &str = "https://task-processor-abc.a.run.app";
@@ -201,6 +201,10 @@ async fn signatures_of_others_open_nothing_nor_do_keys_taken_for_what_they_are_n
         ("Google's key for Supabase", rsa.token(&for_supabase)),
         ("another key of that name", SigningKey::rsa(&rsa.name).token(&for_google)),
         ("another key of that name, for Supabase", SigningKey::ec(&ec.name).token(&for_supabase)),
+        ("another algorithm that Supabase may use", {
+            let header = json!({ "alg": "RS256", "kid": ec.name });
+            token(&header, &for_supabase, |message| ec.sign(message))
+        }),
     ] {
         assert_eq!(doors.knock(&token).await, 401, "{what}: {token}");
     }
@@ -265,25 +269,31 @@ async fn new_keys_are_fetched_when_a_token_names_one_and_names_made_up_cause_no_
 #[tokio::test]
 async fn keys_that_cannot_be_fetched_are_told_from_tokens_that_are_wrong() {
     let key = SigningKey::rsa("google-1");
+    let elsewhere = Issuer::start(&[&key]).await;
     let many_bytes = format!("{{\"keys\": [], \"x\": \"{}\"}}", "x".repeat(100_000));
-    for (status, body) in [
-        (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
-        (StatusCode::FOUND, "{\"keys\": []}".to_owned()),
-        (StatusCode::OK, "rubbish".to_owned()),
-        (StatusCode::OK, many_bytes),
-    ] {
+    let answers = [
+        ("an error", Some((StatusCode::INTERNAL_SERVER_ERROR, "{\"keys\": []}".to_owned()))),
+        ("rubbish", Some((StatusCode::OK, "rubbish".to_owned()))),
+        ("more than anybody has", Some((StatusCode::OK, many_bytes))),
+        ("go elsewhere", None),
+    ];
+    for (what, reply) in answers {
         let doors = Doors::open(|_| ()).await;
-        doors.google.answer_with(status, body);
+        match reply {
+            Some((status, body)) => doors.google.answer_with(status, body),
+            None => doors.google.send_to(&elsewhere),
+        }
         let token = key.token(&google_claims(&json!({})));
         let (code, answer) =
             answer(doors.app.http.post(doors.app.url("/trigger-poll")).bearer_auth(&token)).await;
         let error = "The keys that tokens are signed with cannot be fetched";
-        assert_eq!((code, answer), (503, json!({ "error": error })), "{status}");
+        assert_eq!((code, answer), (503, json!({ "error": error })), "{what}");
         assert_eq!(doors.knock(&token).await, 503);
         assert_eq!(doors.google.fetches(), 1, "nor are they asked for again at once");
         assert_eq!(doors.knock(KEY).await, 200, "keys of ours need nobody else");
         doors.app.stop().await;
     }
+    assert_eq!(elsewhere.fetches(), 0);
 }
 
 #[tokio::test]
@@ -315,17 +325,19 @@ async fn behind_iam_claims_are_believed_without_a_signature_and_nowhere_else() {
     assert_eq!(doors.knock_with(&unchecked).await, 401, "Cloud Run looks at one header only");
     let user = signed_with_secret(&json!({ "role": "authenticated" }));
     assert_eq!(doors.knock_with(&[(to_platform, &good), (to_us, &user)]).await, 403, "it is for the user");
+    let http = doors.app.http.clone();
     doors.app.stop().await;
 
-    for on_cloud_run in [false, true] {
-        let doors = Doors::open(|config| {
-            // Each of the two alone is not enough.
-            config.http.tokens.on_cloud_run = on_cloud_run;
-            config.http.tokens.mode = if on_cloud_run { AuthMode::Verify } else { AuthMode::CloudRunIam };
-        })
-        .await;
-        assert_eq!(doors.knock(&good).await, 401);
-        assert_eq!(doors.knock_with(&[(to_platform, &good)]).await, 401);
-        doors.app.stop().await;
+    for (mode, service, code) in [
+        ("cloud_run_iam", "task-processor", 200),
+        ("cloud_run_iam", "", 401),
+        ("verify", "task-processor", 401),
+    ] {
+        let db = TestDb::new().await;
+        let process = Instance::start(&db, &[("AUTH_MODE", mode), ("K_SERVICE", service)]).await;
+        for header in [to_us, to_platform] {
+            let request = http.post(process.url("/trigger-poll")).header(header, format!("Bearer {good}"));
+            assert_eq!(answer(request).await.0, code, "{mode}, service {service:?}, {header}");
+        }
     }
 }

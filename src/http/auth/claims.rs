@@ -36,7 +36,7 @@ pub(super) struct Rule {
 impl Claims {
     /// Who is meant, for the log.
     pub(super) fn subject(&self) -> &str {
-        self.email.as_deref().or(self.sub.as_deref()).unwrap_or("somebody without a name")
+        self.sub.as_deref().unwrap_or("somebody without a name")
     }
 
     /// Supabase's word, or ours.

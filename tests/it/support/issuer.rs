@@ -10,7 +10,8 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -105,10 +106,12 @@ pub(crate) fn now() -> u64 {
     jsonwebtoken::get_current_timestamp()
 }
 
+type Answer = (StatusCode, [(HeaderName, String); 1], String);
+
 /// Publishes keys over HTTP, at whatever path.
 pub(crate) struct Issuer {
     address: SocketAddr,
-    answer: Arc<Mutex<(StatusCode, String)>>,
+    answer: Arc<Mutex<Answer>>,
     fetches: Arc<AtomicUsize>,
 }
 
@@ -116,7 +119,8 @@ impl Issuer {
     pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let issuer = Self { address, answer: Arc::default(), fetches: Arc::default() };
+        let nothing = (StatusCode::OK, [(CONTENT_TYPE, String::new())], String::new());
+        let issuer = Self { address, answer: Arc::new(Mutex::new(nothing)), fetches: Arc::default() };
         issuer.publish(keys);
         let (answer, fetches) = (issuer.answer.clone(), issuer.fetches.clone());
         let reply = async move || -> Response {
@@ -139,7 +143,13 @@ impl Issuer {
     }
 
     pub(crate) fn answer_with(&self, status: StatusCode, body: String) {
-        *self.answer.lock().unwrap() = (status, body);
+        let json = [(CONTENT_TYPE, "application/json".to_owned())];
+        *self.answer.lock().unwrap() = (status, json, body);
+    }
+
+    /// Sends whoever asks to another one.
+    pub(crate) fn send_to(&self, other: &Self) {
+        *self.answer.lock().unwrap() = (StatusCode::FOUND, [(LOCATION, other.url())], String::new());
     }
 
     /// How often it was asked.
