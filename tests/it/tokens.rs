@@ -1,5 +1,7 @@
 //! Signed tokens: whose open the doors, and which forgeries do not.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -42,7 +44,9 @@ impl Doors {
     }
 
     async fn knock(&self, token: &str) -> u16 {
-        answer(self.app.http.post(self.app.url("/trigger-poll")).bearer_auth(token)).await.0
+        let request = self.app.http.post(self.app.url("/trigger-poll")).bearer_auth(token);
+        // A connection that idles is closed when the clock leaps.
+        answer(request.header("connection", "close")).await.0
     }
 
     async fn knock_with(&self, headers: &[(&str, &str)]) -> u16 {
@@ -294,6 +298,34 @@ async fn keys_that_cannot_be_fetched_are_told_from_tokens_that_are_wrong() {
         doors.app.stop().await;
     }
     assert_eq!(elsewhere.fetches(), 0);
+}
+
+#[tokio::test]
+async fn keys_outlive_their_issuer_for_an_hour_and_are_looked_for_again_when_it_is_back() {
+    let doors = Doors::open(|_| ()).await;
+    let old = doors.rsa.token(&google_claims(&json!({})));
+    let new = SigningKey::rsa("google-2");
+    let later = new.token(&google_claims(&json!({})));
+    assert_eq!(doors.knock(&old).await, 200);
+    doors.google.answer_with(StatusCode::BAD_GATEWAY, String::new());
+    pass(Duration::from_mins(11)).await;
+    assert_eq!(doors.knock(&old).await, 200, "no longer fresh, but the issuer is away");
+    assert_eq!(doors.google.fetches(), 2);
+    pass(Duration::from_mins(50)).await;
+    assert_eq!(doors.knock(&old).await, 503, "who knows whether it still holds");
+    doors.google.publish(&[&new]);
+    assert_eq!(doors.knock(&later).await, 503, "not asked for so soon");
+    pass(Duration::from_secs(11)).await;
+    assert_eq!(doors.knock(&later).await, 200);
+    assert_eq!(doors.knock(&old).await, 401);
+    doors.app.stop().await;
+}
+
+/// Lets the process's clock leap.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
