@@ -34,6 +34,10 @@ pub const VARIABLES: &[&str] = &[
     "MIGRATE_ON_START",
     "ADOPT_WINDOW_HOURS",
     "API_KEYS",
+    "JWT_SECRET",
+    "AUTH_MODE",
+    "OIDC_AUDIENCES",
+    "OIDC_EMAILS",
     "METRICS_OPEN",
     "LLM_PROVIDER",
     "LLM_BASE_URL",
@@ -130,6 +134,8 @@ pub struct HttpConfig {
     pub port: u16,
     /// Bearer tokens that are accepted: `API_KEYS` and `SUPABASE_SERVICE_KEY`. Empty means closed.
     pub keys: Vec<SecretString>,
+    /// Whose signed tokens are accepted beside them.
+    pub tokens: TokenConfig,
     /// `METRICS_OPEN`: serve `/metrics` without a credential.
     pub metrics_open: bool,
     /// Let everyone in. Only `dev` sets it, and only on the loopback address.
@@ -178,6 +184,34 @@ pub struct SmtpConfig {
     pub url: SecretString,
     /// `MAIL_FROM`: the sender, `Name <address>` or just the address.
     pub from: String,
+}
+
+/// Whose signed tokens are accepted.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// `JWT_SECRET`: tokens that are signed with it (HS256).
+    pub jwt_secret: Option<SecretString>,
+    /// `SUPABASE_URL/auth/v1`: tokens of this issuer. Its keys are at `/.well-known/jwks.json` below.
+    pub supabase_issuer: Option<String>,
+    /// `AUTH_MODE`.
+    pub mode: AuthMode,
+    /// Whether this is a Cloud Run service: elsewhere nobody checks tokens before us.
+    pub on_cloud_run: bool,
+    /// `OIDC_AUDIENCES`: for whom Google's tokens must be.
+    pub oidc_audiences: Vec<String>,
+    /// `OIDC_EMAILS`: whose Google's tokens must be. Without both lists none is accepted, but by `AuthMode::CloudRunIam`.
+    pub oidc_emails: Vec<String>,
+    /// Where Google publishes the keys of its tokens. Only tests have them elsewhere.
+    pub google_keys_url: String,
+}
+
+/// Who checks the signatures of Google's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// We do.
+    Verify,
+    /// Cloud Run did, and has removed them: the service is behind IAM.
+    CloudRunIam,
 }
 
 /// What is deleted, and when.
@@ -269,6 +303,10 @@ struct Raw {
     migrate_on_start: Option<String>,
     adopt_window_hours: Option<String>,
     api_keys: Option<SecretString>,
+    jwt_secret: Option<SecretString>,
+    auth_mode: Option<String>,
+    oidc_audiences: Option<String>,
+    oidc_emails: Option<String>,
     metrics_open: Option<String>,
     llm_provider: Option<String>,
     llm_base_url: Option<String>,
@@ -449,30 +487,21 @@ impl Check {
     }
 
     fn http(&mut self, raw: &Raw) -> HttpConfig {
-        let listed = raw.api_keys.as_ref().map_or("", |keys| keys.expose_secret());
-        let mut keys: Vec<SecretString> =
-            listed.split(',').map(str::trim).filter(|key| !key.is_empty()).map(SecretString::from).collect();
-        if keys.iter().any(|key| key.expose_secret().len() < 16) {
+        let listed = list(raw.api_keys.as_ref().map(ExposeSecret::expose_secret));
+        if listed.iter().any(|key| key.len() < 16) {
             self.problem(
                 "API_KEYS",
                 "has a key of fewer than 16 characters",
                 "$(openssl rand -hex 32),$(openssl rand -hex 32)",
             );
         }
+        let mut keys: Vec<SecretString> = listed.into_iter().map(SecretString::from).collect();
         keys.extend(raw.supabase_service_key.clone());
-        if let Some(url) = &raw.supabase_url
-            && Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).is_none()
-        {
-            self.problem(
-                "SUPABASE_URL",
-                format!("{url:?} is not a URL"),
-                "https://abcdefghijklmnopqrst.supabase.co",
-            );
-        }
         HttpConfig {
             host: std::net::IpAddr::from([0, 0, 0, 0]),
             port: self.number("PORT", raw.port.as_deref(), 8080, 0..=65_535, "8080"),
             keys,
+            tokens: self.tokens(raw),
             metrics_open: self.flag("METRICS_OPEN", raw.metrics_open.as_deref()),
             open: false,
         }
@@ -591,6 +620,54 @@ impl Check {
         price
     }
 
+    fn tokens(&mut self, raw: &Raw) -> TokenConfig {
+        if raw.jwt_secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < 32) {
+            self.problem("JWT_SECRET", "has fewer than 32 characters", "$(openssl rand -hex 32)");
+        }
+        let mode = self.choice(
+            "AUTH_MODE",
+            raw.auth_mode.as_deref(),
+            &[("verify", AuthMode::Verify), ("cloud_run_iam", AuthMode::CloudRunIam)],
+        );
+        let oidc_audiences = list(raw.oidc_audiences.as_deref());
+        let oidc_emails = list(raw.oidc_emails.as_deref());
+        if mode == AuthMode::Verify && oidc_audiences.is_empty() != oidc_emails.is_empty() {
+            let (missing, example) = match oidc_emails.is_empty() {
+                true => ("OIDC_EMAILS", "scheduler@my-project.iam.gserviceaccount.com"),
+                false => ("OIDC_AUDIENCES", "https://task-processor-abc.a.run.app"),
+            };
+            self.problem(
+                missing,
+                "missing: Google's tokens are accepted by audience and e-mail address",
+                example,
+            );
+        }
+        TokenConfig {
+            jwt_secret: raw.jwt_secret.clone(),
+            supabase_issuer: raw.supabase_url.as_deref().and_then(|url| self.supabase_issuer(url)),
+            mode,
+            on_cloud_run: platform("K_SERVICE").is_some(),
+            oidc_audiences,
+            oidc_emails,
+            google_keys_url: "https://www.googleapis.com/oauth2/v3/certs".to_owned(),
+        }
+    }
+
+    /// Keys come from there, so that a stranger on the way must not be able to put in others.
+    fn supabase_issuer(&mut self, url: &str) -> Option<String> {
+        let parsed = Url::parse(url).ok();
+        let host = parsed.as_ref().and_then(Url::host_str);
+        let what = match (parsed.as_ref().map(Url::scheme), host) {
+            (Some("https"), Some(_)) | (Some("http"), Some("localhost" | "127.0.0.1" | "[::1]")) => {
+                return Some(format!("{}/auth/v1", url.trim_end_matches('/')));
+            }
+            (Some("http"), Some(_)) => format!("{url:?} is not https"),
+            _ => format!("{url:?} is not a URL"),
+        };
+        self.problem("SUPABASE_URL", what, "https://abcdefghijklmnopqrst.supabase.co");
+        None
+    }
+
     fn postgres_url(&mut self, variable: &'static str, url: &SecretString) {
         let scheme = url.expose_secret().split("://").next().unwrap_or_default();
         if !matches!(scheme, "postgres" | "postgresql") {
@@ -673,6 +750,12 @@ fn is_loopback(url: &Url) -> bool {
     // For schemes that it does not know, the parser takes an address for a name.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// What stands between commas.
+fn list(text: Option<&str>) -> Vec<String> {
+    let entries = text.unwrap_or_default().split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
 
 /// The pooler's two URLs: transaction mode for queries, session mode for LISTEN.

@@ -12,6 +12,7 @@ pub mod queue;
 pub mod services;
 pub mod shutdown;
 pub mod telemetry;
+pub mod testing;
 pub mod worker;
 
 pub use handler::{Handler, Outcome, Registry};

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    task_processor::commands::run()
+    task_processor::commands::run(task_processor::handlers::all())
 }

@@ -16,16 +16,18 @@ mod retry;
 mod selection;
 mod serve;
 mod show;
+mod token;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::Doors;
 use crate::clients::ClientError;
 use crate::config::{Config, ConfigError, instance_name};
 use crate::db::{Database, DbError, TargetError};
-use crate::handlers;
+use crate::handler::Registry;
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::metrics::Metrics;
 use output::Output;
@@ -76,11 +78,13 @@ enum Command {
     Pause(pause::Args),
     /// Allow claims of a task type again.
     Resume(pause::Args),
+    /// Make a token for a caller of the API.
+    Token(token::Args),
 }
 
-/// Runs the command named on the command line.
+/// Runs the command named on the command line, with these handlers. What a program's `main` does.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(registry: Registry) -> ExitCode {
     let cli = Cli::parse();
     // At least two threads: a handler that blocks one must not stop the timers that would tell.
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
@@ -88,7 +92,7 @@ pub fn run() -> ExitCode {
     let result = match runtime {
         // In a task, and not on this thread: the loop would be a thread more, to be woken for every claim.
         Ok(runtime) => {
-            runtime.block_on(runtime.spawn(dispatch(cli))).unwrap_or_else(|panic| Err(panic.into()))
+            runtime.block_on(runtime.spawn(dispatch(cli, registry))).unwrap_or_else(|panic| Err(panic.into()))
         }
         Err(error) => Err(error.into()),
     };
@@ -122,13 +126,13 @@ fn remedy(error: &anyhow::Error) -> &'static str {
     }
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
+async fn dispatch(cli: Cli, registry: Registry) -> anyhow::Result<i32> {
     let output = Output::new(cli.json);
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(crate::app::Doors::All).await,
-        Command::Worker => serve::run(crate::app::Doors::Probes).await,
-        Command::Once => once::run(&output).await,
-        Command::Dev(args) => dev::run(args).await,
+        Command::Serve => serve::run(registry, Doors::All).await,
+        Command::Worker => serve::run(registry, Doors::Probes).await,
+        Command::Once => once::run(registry, &output).await,
+        Command::Dev(args) => dev::run(args, registry).await,
         Command::Migrate(args) => migrate::run(args, &output).await,
         Command::CheckConfig => check_config::run(&output),
         Command::Doctor => doctor::run(&output).await,
@@ -140,6 +144,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Cancel(args) => cancel::run(args, &queue()?, &output).await,
         Command::Pause(args) => pause::run(args, true, &queue()?, &output).await,
         Command::Resume(args) => pause::run(args, false, &queue()?, &output).await,
+        Command::Token(args) => token::run(&args, &output),
     }
 }
 
@@ -148,9 +153,4 @@ fn queue() -> anyhow::Result<Queue> {
     let config = Config::from_env()?;
     let database = Database::new(&config.database)?;
     Ok(Queue::new(database, instance_name(), &config.worker, Arc::new(Metrics::new())))
-}
-
-/// The handlers of this binary.
-fn registry() -> crate::handler::Registry {
-    handlers::all()
 }

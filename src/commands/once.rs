@@ -5,12 +5,13 @@ use serde_json::json;
 use super::output::Output;
 use crate::app::App;
 use crate::config::Config;
+use crate::handler::Registry;
 use crate::telemetry;
 
-pub(super) async fn run(output: &Output) -> anyhow::Result<i32> {
+pub(super) async fn run(registry: Registry, output: &Output) -> anyhow::Result<i32> {
     let config = Config::from_env()?;
     telemetry::init(&config.log);
-    let app = App::build(config, super::registry())?;
+    let app = App::build(config, registry)?;
     let shutdown = app.shutdown().clone();
     shutdown.follow_signals()?;
     let worked = app.run_once().await?;

@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0010_take",
     "0011_end",
     "0012_announce",
+    "0013_enqueue_task",
 ];
 
 const HISTORY: &str = "

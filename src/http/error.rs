@@ -32,6 +32,11 @@ impl ApiError {
         error
     }
 
+    /// A caller whom we know, and who may not.
+    pub(super) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Only a service may do this")
+    }
+
     /// Not now; a caller may repeat the request.
     pub(super) fn unavailable(message: &str) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, message);

@@ -1,19 +1,20 @@
 //! Adds tasks.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio_postgres::types::Type;
+use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::content::{holds_nul, json_text};
+use super::enqueue_batch::Batch;
 use super::{Queue, QueueError, deadline};
-use crate::db::{DbError, Lane};
+use crate::db::Lane;
 
-/// Tasks that one call may add.
-pub const MAX_BATCH: usize = 1_000;
+/// Adds what [`Columns`](super::enqueue_batch::Columns) holds.
+pub(super) const INSERT: &str = include_str!("enqueue.sql");
+
 /// The largest input, in bytes.
 const MAX_CONTEXT: usize = 1024 * 1024;
 
@@ -138,102 +139,40 @@ impl NewTask {
     }
 }
 
-/// A task that was found fit, and its input as JSON text.
-#[derive(Clone, Copy)]
-pub(super) struct Fit<'a> {
-    pub(super) task: &'a NewTask,
-    pub(super) context: &'a str,
-}
-
 impl Queue {
     /// Adds tasks, all or none. The answers come in the order given.
     pub async fn enqueue(&self, tasks: &[NewTask]) -> Result<Vec<Enqueued>, QueueError> {
-        let contexts = check_batch(tasks)?;
-        let mut enqueued = vec![None; tasks.len()];
-        let mut missing: Vec<usize> = (0..tasks.len()).collect();
+        let mut batch = Batch::new(tasks)?;
         for _ in 0..ROUNDS {
-            let fit = |index: &usize| Fit { task: &tasks[*index], context: &contexts[*index] };
-            let batch: Vec<Fit<'_>> = missing.iter().map(fit).collect();
-            for (index, answer) in missing.iter().zip(self.insert(&batch).await?) {
-                enqueued[*index] = answer;
-            }
-            missing.retain(|index| enqueued[*index].is_none());
-            if missing.is_empty() {
-                return Ok(enqueued.into_iter().flatten().collect());
+            let columns = batch.columns();
+            let rows = self.db.query(Lane::Shared, deadline::REQUEST, INSERT, &columns.params()).await?;
+            if batch.learn(&rows)? {
+                return Ok(batch.answers());
             }
         }
-        Err(Invalid {
-            field: "unique_key",
-            reason: "is being added and deleted by others all the time".into(),
-        }
-        .into())
-    }
-
-    /// One statement. An answer is missing where somebody else has just added the same key.
-    pub(super) async fn insert(&self, fit: &[Fit<'_>]) -> Result<Vec<Option<Enqueued>>, DbError> {
-        macro_rules! column {
-            ($task:ident => $value:expr) => {
-                fit.iter().map(|Fit { task: $task, .. }| $value).collect::<Vec<_>>()
-            };
-        }
-        let ids: Vec<Uuid> = fit.iter().map(|_| Uuid::now_v7()).collect();
-        let task_types = column!(task => &task.task_type);
-        let agent_types = column!(task => &task.agent_type);
-        let user_ids = column!(task => task.user_id);
-        let context_ids = column!(task => task.context_id);
-        let context_types = column!(task => &task.context_type);
-        let times = column!(task => task.scheduled_for);
-        let priorities = column!(task => &task.priority);
-        let max_retries = column!(task => task.max_retries);
-        let contexts: Vec<&str> = fit.iter().map(|fit| fit.context).collect();
-        let creators = column!(task => &task.created_by);
-        let keys = column!(task => &task.unique_key);
-        let timeouts = column!(task => task.timeout_seconds);
-        let delays = column!(task => task.delay.as_secs_f64());
-        let rows = self
-            .db
-            .query(
-                Lane::Shared,
-                deadline::REQUEST,
-                include_str!("enqueue.sql"),
-                &[
-                    (&ids, Type::UUID_ARRAY),
-                    (&task_types, Type::TEXT_ARRAY),
-                    (&agent_types, Type::TEXT_ARRAY),
-                    (&user_ids, Type::UUID_ARRAY),
-                    (&context_ids, Type::UUID_ARRAY),
-                    (&context_types, Type::TEXT_ARRAY),
-                    (&times, Type::TIMESTAMPTZ_ARRAY),
-                    (&priorities, Type::TEXT_ARRAY),
-                    (&max_retries, Type::INT4_ARRAY),
-                    (&contexts, Type::TEXT_ARRAY),
-                    (&creators, Type::TEXT_ARRAY),
-                    (&keys, Type::TEXT_ARRAY),
-                    (&timeouts, Type::INT4_ARRAY),
-                    (&delays, Type::FLOAT8_ARRAY),
-                ],
-            )
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let (id, existed): (Option<Uuid>, bool) = (row.try_get(0)?, row.try_get(1)?);
-                Ok(id.map(|id| Enqueued { id, existed }))
-            })
-            .collect()
+        Err(contended())
     }
 }
 
-/// The inputs of tasks that may be added by one call.
-fn check_batch(tasks: &[NewTask]) -> Result<Vec<String>, Invalid> {
-    if tasks.is_empty() || tasks.len() > MAX_BATCH {
-        return Err(Invalid {
-            field: "tasks",
-            reason: format!("must be 1 to {MAX_BATCH}, not {}", tasks.len()),
-        });
+/// Adds tasks by a connection of the caller's, all or none: in a transaction they are there when it is committed, and are
+/// not if it is not. The answers come in the order given.
+///
+/// A `unique_key` that another transaction has taken and not yet committed is waited for.
+pub async fn enqueue_in(
+    connection: &impl GenericClient,
+    tasks: &[NewTask],
+) -> Result<Vec<Enqueued>, QueueError> {
+    let mut batch = Batch::new(tasks)?;
+    for _ in 0..ROUNDS {
+        let columns = batch.columns();
+        let rows = connection.query_typed(INSERT, &columns.params()).await?;
+        if batch.learn(&rows)? {
+            return Ok(batch.answers());
+        }
     }
-    let mut keys = HashSet::new();
-    if tasks.iter().filter_map(|task| task.unique_key.as_ref()).any(|key| !keys.insert(key)) {
-        return Err(Invalid { field: "unique_key", reason: "appears twice in one call".into() });
-    }
-    tasks.iter().map(NewTask::check).collect()
+    Err(contended())
+}
+
+fn contended() -> QueueError {
+    Invalid { field: "unique_key", reason: "is being added and deleted by others all the time".into() }.into()
 }

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::enqueue::{Fit, MAX_BATCH};
-use super::{Enqueued, NewTask, Queue, QueueError};
-use crate::db::DbError;
+use super::enqueue::INSERT;
+use super::enqueue_batch::{Columns, Fit, MAX_BATCH, answers};
+use super::{Enqueued, NewTask, Queue, QueueError, deadline};
+use crate::db::{DbError, Lane};
 
 /// Statements under way at once. Few callers do not wait for each other at all.
 const MOST_ROUNDS: usize = 2;
@@ -125,7 +126,9 @@ impl Queue {
 
     async fn insert_fit(&self, calls: &[Waiting]) -> Result<Vec<Enqueued>, DbError> {
         let fit: Vec<Fit<'_>> = calls.iter().map(Waiting::fit).collect();
-        let added = self.insert(&fit).await?;
+        let columns = Columns::of(&fit);
+        let rows = self.db.query(Lane::Shared, deadline::REQUEST, INSERT, &columns.params()).await?;
+        let added = answers(&rows)?;
         // Only a unique key can be in the way.
         Ok(added.into_iter().flatten().collect())
     }

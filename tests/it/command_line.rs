@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Instance, TestDb, eventually};
+use crate::support::{Instance, TestApp, TestDb, answer, eventually};
 
 fn run_with(vars: Vec<(String, String)>, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_task-processor"))
@@ -174,4 +174,24 @@ async fn healthcheck_asks_the_running_process() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "healthy");
     assert!(!check("1".to_owned()).await.expect("no panic").status.success(), "nobody is there");
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_opens_the_door_and_without_a_secret_none_is_made() {
+    let db = TestDb::new().await;
+    let secret = ("JWT_SECRET", "a-secret-of-more-than-thirty-two-characters");
+    let output = run_with(db.vars(&[secret]), &["token", "a-webhook"]);
+    assert!(output.status.success(), "{output:?}");
+    let token = String::from_utf8(output.stdout).expect("text");
+    let app = TestApp::start(&db, &[secret]).await;
+    let knock =
+        async |token: &str| answer(app.http.post(app.url("/trigger-poll")).bearer_auth(token)).await.0;
+    assert_eq!(knock(token.trim()).await, 200);
+    let user = run_with(db.vars(&[secret]), &["token", "a-user", "--role", "authenticated"]).stdout;
+    assert_eq!(knock(String::from_utf8_lossy(&user).trim()).await, 403);
+    app.stop().await;
+
+    let refused = run_with(db.vars(&[]), &["token", "a-webhook"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && text.contains("JWT_SECRET is not set"), "{text}");
 }

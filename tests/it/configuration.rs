@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use task_processor::config::{Config, PollMode, VARIABLES};
+use task_processor::config::{AuthMode, Config, PollMode, VARIABLES};
 
 const URL: (&str, &str) = ("DATABASE_URL", "postgres://user:password@localhost:5432/db");
 
@@ -21,11 +21,25 @@ fn every_wrong_variable_is_reported_in_one_run_by_name_with_an_example_and_no_se
         ("POLL_MODE", "sometimes"),
         ("POLL_STRICT", "perhaps"),
         ("API_KEYS", "short"),
+        ("JWT_SECRET", "also-short"),
+        ("AUTH_MODE", "none"),
+        ("OIDC_EMAILS", "scheduler@my-project.iam.gserviceaccount.com"),
+        ("SUPABASE_URL", "http://abc.supabase.co"),
         ("RETENTION_DAYS", "-1"),
     ]);
-    for variable in
-        ["DATABASE_URL", "PORT", "CONCURRENCY", "POLL_MODE", "POLL_STRICT", "API_KEYS", "RETENTION_DAYS"]
-    {
+    for variable in [
+        "DATABASE_URL",
+        "PORT",
+        "CONCURRENCY",
+        "POLL_MODE",
+        "POLL_STRICT",
+        "API_KEYS",
+        "JWT_SECRET",
+        "AUTH_MODE",
+        "OIDC_AUDIENCES",
+        "SUPABASE_URL",
+        "RETENTION_DAYS",
+    ] {
         assert!(text.contains(&format!("\n  {variable}: ")), "{variable} is missing in {text}");
         assert!(text.contains(&format!("example: {variable}=")), "no example for {variable} in {text}");
     }
@@ -72,6 +86,9 @@ fn nothing_is_deleted_and_nobody_is_let_in_by_default() {
     let config = Config::from_vars([URL]).expect("valid");
     assert!(config.retention.tasks.is_none() && config.retention.log.is_none());
     assert!(config.http.keys.is_empty() && !config.http.open && !config.http.metrics_open);
+    let tokens = config.http.tokens;
+    assert!(tokens.jwt_secret.is_none() && tokens.supabase_issuer.is_none() && tokens.oidc_emails.is_empty());
+    assert_eq!(tokens.mode, AuthMode::Verify);
 }
 
 #[test]

@@ -1,13 +1,16 @@
-//! Adding single tasks from many callers at once.
+//! Adding tasks: from many callers at once, by a connection of theirs, by SQL.
 
 use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
 use serde_json::json;
-use task_processor::queue::NewTask;
+use task_processor::db;
+use task_processor::db::Database;
+use task_processor::queue::{NewTask, enqueue_in};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use crate::support::TestDb;
+use crate::support::{TestDb, connect};
 
 fn task() -> NewTask {
     NewTask::new("a", json!({}))
@@ -51,4 +54,99 @@ async fn a_caller_that_goes_away_leaves_nobody_waiting() {
     let stays = queue.enqueue_one(task());
     tokio::time::timeout(Duration::from_secs(10), stays).await.expect("an answer").expect("a task");
     db.eventually("both are there", "select count(*) = 2 from agent_tasks").await;
+}
+
+#[tokio::test]
+async fn what_is_added_in_a_transaction_is_there_once_it_is_committed_and_a_key_counts_as_ever() {
+    let db = TestDb::new().await;
+    let mut client = connect(&db.direct_url()).await;
+    let keyed = NewTask { unique_key: Some("k".into()), ..task() };
+    let transaction = client.transaction().await.expect("a transaction");
+    let added = enqueue_in(&transaction, &[keyed.clone(), task()]).await.expect("two tasks");
+    assert_eq!(db.value::<i64>("select count(*) from agent_tasks").await, 0, "not yet");
+    transaction.commit().await.expect("an answer");
+    assert_eq!(db.value::<i64>("select count(*) from agent_tasks").await, 2);
+    let again = enqueue_in(&client, &[keyed]).await.expect("the same task");
+    assert!(again[0].id == added[0].id && again[0].existed);
+    let refused = enqueue_in(&client, &[NewTask::new(" ", json!({}))]).await.expect_err("no type");
+    assert!(refused.to_string().contains("task_type"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_sql_example_adds_what_it_says() {
+    let db = TestDb::new().await;
+    let example = include_str!("../../examples/enqueue.sql");
+    db.execute(example).await;
+    db.execute(example).await;
+    assert_eq!(db.value::<i64>("select count(*) from agent_tasks").await, 9, "one has a key");
+    let said = "priority = 'high' and max_retries = 5 and timeout_seconds = 60 and agent_type = 'billing'
+        and scheduled_for between now() + interval '4 minutes' and now() + interval '5 minutes'
+        and context_json = '{\"hello\": 2}' and created_by = 'billing' and status = 'pending'";
+    assert!(
+        db.value::<bool>(&format!("select {said} from agent_tasks where unique_key = 'invoice-17'")).await
+    );
+    let plain = "select count(*) = 2 and bool_and(priority = 'medium' and max_retries is null
+        and scheduled_for <= clock_timestamp()) from agent_tasks where context_json = '{\"hello\": 1}'";
+    assert!(db.value::<bool>(plain).await, "due now, and the process's defaults hold");
+}
+
+#[tokio::test]
+async fn the_sql_function_refuses_what_the_queue_refuses_and_names_the_field() {
+    let db = TestDb::new().await;
+    let client = connect(&db.direct_url()).await;
+    for (field, arguments) in [
+        ("task_type", "null".to_owned()),
+        ("task_type", "'  '".to_owned()),
+        ("task_type", format!("'{}'", "x".repeat(101))),
+        ("agent_type", "'a', agent_type => ''".to_owned()),
+        ("context_type", format!("'a', context_type => '{}'", "x".repeat(51))),
+        ("created_by", "'a', created_by => ''".to_owned()),
+        ("unique_key", format!("'a', unique_key => '{}'", "x".repeat(256))),
+        ("priority", "'a', priority => 'soon'".to_owned()),
+        ("priority", "'a', priority => null".to_owned()),
+        ("max_retries", "'a', max_retries => 31".to_owned()),
+        ("timeout_seconds", "'a', timeout_seconds => 0".to_owned()),
+        ("scheduled_for", "'a', scheduled_for => now() + interval '6 years'".to_owned()),
+        ("scheduled_for", "'a', scheduled_for => '-infinity'".to_owned()),
+        ("context_json", "'a', to_jsonb(repeat('x', 1048576))".to_owned()),
+    ] {
+        let sql = format!("select enqueue_task({arguments})");
+        let error = client.query_typed(&sql, &[]).await.expect_err(&sql);
+        let error = error.as_db_error().expect("the server's words");
+        assert_eq!(error.code(), &SqlState::INVALID_PARAMETER_VALUE, "{sql}: {error}");
+        assert!(error.message().starts_with(field), "{sql}: {error}");
+    }
+    assert_eq!(db.value::<i64>("select count(*) from agent_tasks").await, 0);
+}
+
+#[tokio::test]
+async fn the_sql_function_is_for_the_service_role_and_never_for_those_on_the_internet() {
+    let db = TestDb::new().await;
+    db.execute("grant select, insert on agent_tasks to service_role").await;
+    let may = async |role: &str| {
+        let client = connect(&db.direct_url()).await;
+        client.batch_execute(&format!("set role {role}")).await.expect("a role");
+        let error = client.query_typed("select enqueue_task('a')", &[]).await.err();
+        error.is_none_or(|error| {
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{error:?}");
+            false
+        })
+    };
+    assert!(may("service_role").await);
+    for role in ["anon", "authenticated"] {
+        db.execute(&format!("grant select, insert on agent_tasks to {role}")).await;
+        assert!(!may(role).await, "{role}");
+    }
+    db.execute("revoke insert on agent_tasks from service_role").await;
+    assert!(!may("service_role").await, "the function lends its caller no rights");
+}
+
+#[tokio::test]
+async fn a_function_of_that_name_that_a_customer_has_is_left_alone() {
+    let db = TestDb::empty().await;
+    db.execute("create function enqueue_task(what text) returns text language sql as 'select what'").await;
+    let database = Database::new(&db.config(&[]).database).expect("a usable URL");
+    db::migrate(&database).await.expect("migrations");
+    assert_eq!(db.value::<String>("select enqueue_task('theirs')").await, "theirs");
+    assert_eq!(db.value::<i64>("select count(*) from pg_proc where proname = 'enqueue_task'").await, 1);
 }

@@ -17,6 +17,7 @@ const LEVELS: &[&[&str]] = &[
     &["http"],
     &["app"],
     &["commands"],
+    &["testing"],
 ];
 
 /// A table's statements stand in one place; a migration makes it and `dev` fills it with examples.

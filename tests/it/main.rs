@@ -27,4 +27,5 @@ mod stubborn;
 mod support;
 mod suspects;
 mod tls;
+mod tokens;
 mod working;

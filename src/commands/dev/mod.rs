@@ -12,6 +12,7 @@ use super::output::say;
 use crate::app::{App, Bound, Doors};
 use crate::config::{Config, env_vars};
 use crate::db::{Database, Lane, migrate};
+use crate::handler::Registry;
 use crate::queue::Queue;
 use crate::telemetry;
 use postgres::{EmbeddedPostgres, Options};
@@ -36,22 +37,27 @@ pub(super) struct Args {
     reset: bool,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<i32> {
+pub(super) async fn run(args: Args, registry: Registry) -> anyhow::Result<i32> {
     let data = std::env::current_dir()?.join(DATA);
     if args.reset && data.exists() {
         std::fs::remove_dir_all(&data).context("cannot remove the data of earlier runs")?;
     }
     let postgres = EmbeddedPostgres::start(Options::kept(&data)).await?;
-    let result = serve(&args, &postgres, data).await;
+    let result = serve(&args, registry, &postgres, data).await;
     postgres.stop().await?;
     result
 }
 
-async fn serve(args: &Args, postgres: &EmbeddedPostgres, wanted_data: PathBuf) -> anyhow::Result<i32> {
+async fn serve(
+    args: &Args,
+    registry: Registry,
+    postgres: &EmbeddedPostgres,
+    wanted_data: PathBuf,
+) -> anyhow::Result<i32> {
     let url = prepare_database(postgres).await?;
     let config = config(args, &url)?;
     telemetry::init(&config.log);
-    let app = App::build(config, super::registry())?;
+    let app = App::build(config, registry)?;
     app.shutdown().follow_signals()?;
     let bound = app.bind(Doors::All).await?;
     greet(&bound, &url);

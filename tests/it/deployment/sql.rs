@@ -1,7 +1,7 @@
 //! The SQL of the documents, run as it stands there.
 
 use super::read;
-use crate::support::{Instance, TestDb};
+use crate::support::{Instance, TestDb, connect};
 
 /// The `sql` block of a document that holds these words.
 fn block(document: &str, words: &str) -> String {
@@ -82,4 +82,37 @@ async fn the_schedule_of_the_database_waits_longer_than_the_work() {
     let called = "select timeout > 1000 * substring(url from 'wait=([0-9]+)')::integer
         and headers->>'Authorization' = 'Bearer the-key' from net.calls";
     assert!(db.value::<bool>(called).await);
+}
+
+#[tokio::test]
+async fn the_wrapper_of_the_readme_lets_a_signed_in_user_add_one_type_of_task_once_a_day() {
+    let db = TestDb::new().await;
+    let user = "00000000-0000-4000-8000-0000000000a1";
+    db.execute(&format!("insert into users (id, phone_number) values ('{user}', '+1555')")).await;
+    db.execute(
+        "create schema auth; grant usage on schema auth to anon, authenticated;
+        create function auth.uid() returns uuid language sql as
+            $$ select nullif(current_setting('test.caller', true), '')::uuid $$",
+    )
+    .await;
+    db.execute(&block("README.md", "create function request_greeting")).await;
+    let call = async |role: &str, user: &str| {
+        let client = connect(&db.direct_url()).await;
+        let who = format!("set role {role}; set test.caller = '{user}'");
+        client.batch_execute(&who).await.expect("a role");
+        client
+            .query_typed("select request_greeting('Ada')::text", &[])
+            .await
+            .map(|rows| rows[0].get::<_, Option<String>>(0))
+    };
+    let first = call("authenticated", user).await.expect("a task");
+    let again = call("authenticated", user).await.expect("the same task");
+    assert!(first.is_some() && first == again);
+    assert_eq!(call("authenticated", "").await.expect("no task"), None, "nobody is signed in");
+    call("anon", user).await.expect_err("not for strangers");
+    let row = format!(
+        "select count(*) = 1 and bool_and(task_type = 'greet' and user_id = '{user}' and context_json = '{{\"name\": \"Ada\"}}')
+        from agent_tasks"
+    );
+    assert!(db.value::<bool>(&row).await);
 }

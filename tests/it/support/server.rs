@@ -74,7 +74,9 @@ pub(crate) async fn connect(url: &str) -> Client {
 async fn make_template(postgres: &EmbeddedPostgres) {
     let admin = connect(&postgres.url("postgres")).await;
     // Supabase's, here before the migrations as they are there.
-    for create in ["role anon".to_owned(), "role authenticated".to_owned(), format!("database {TEMPLATE}")] {
+    for create in
+        ["role anon", "role authenticated", "role service_role bypassrls", &format!("database {TEMPLATE}")]
+    {
         admin.batch_execute(&format!("create {create}")).await.expect("a fresh server");
     }
     let config = Config::from_vars([("DATABASE_URL", postgres.url(TEMPLATE))]).expect("a configuration");
