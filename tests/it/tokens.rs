@@ -185,6 +185,8 @@ async fn claims_that_are_not_for_us_open_nothing_however_well_they_are_signed() 
 async fn signatures_of_others_open_nothing_nor_do_keys_taken_for_what_they_are_not() {
     let doors = Doors::open(|_| ()).await;
     let (ec, rsa) = (&doors.ec, &doors.rsa);
+    let unheard_of = SigningKey::ec("google-ec");
+    doors.google.publish(&[rsa, &unheard_of]);
     let (for_supabase, for_google) = (doors.supabase_claims(&json!({})), google_claims(&json!({})));
     let by_secret = secret_claims(&json!({}));
     let unsigned = |algorithm: &str| token(&json!({ "alg": algorithm }), &by_secret, |_| vec![]);
@@ -203,6 +205,7 @@ async fn signatures_of_others_open_nothing_nor_do_keys_taken_for_what_they_are_n
         ("the secret, for Google", secret(&for_google, SECRET.as_bytes())),
         ("Supabase's key for Google", ec.token(&for_google)),
         ("Google's key for Supabase", rsa.token(&for_supabase)),
+        ("a key of Google's for what Google does not use", unheard_of.token(&for_google)),
         ("another key of that name", SigningKey::rsa(&rsa.name).token(&for_google)),
         ("another key of that name, for Supabase", SigningKey::ec(&ec.name).token(&for_supabase)),
         ("another algorithm that Supabase may use", {
