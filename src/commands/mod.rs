@@ -135,7 +135,7 @@ async fn dispatch(cli: Cli, registry: Registry) -> anyhow::Result<i32> {
         Command::Dev(args) => dev::run(args, registry).await,
         Command::Migrate(args) => migrate::run(args, &output).await,
         Command::CheckConfig => check_config::run(&output),
-        Command::Doctor => doctor::run(&output).await,
+        Command::Doctor => doctor::run(&registry, &output).await,
         Command::Healthcheck => healthcheck::run(&output).await,
         Command::Enqueue(args) => enqueue::run(args, &queue()?, &output).await,
         Command::List(args) => list::run(args, &queue()?, &output).await,

@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::output::Output;
 use crate::config::{Config, instance_name};
 use crate::db::Database;
+use crate::handler::Registry;
 use crate::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use finding::{Finding, Severity};
@@ -25,12 +26,12 @@ struct Patient {
     task_types: Vec<String>,
 }
 
-pub(super) async fn run(output: &Output) -> anyhow::Result<i32> {
+pub(super) async fn run(registry: &Registry, output: &Output) -> anyhow::Result<i32> {
     let config = Config::from_env()?;
     let database = Database::new(&config.database)?;
     let budget = Budget::of(&config, &database)?;
     let queue = Queue::new(database.clone(), instance_name(), &config.worker, Metrics::new().into());
-    let task_types = super::registry().task_types();
+    let task_types = registry.task_types();
     let mut findings = examine(&Patient { config, database, budget, queue, task_types }).await;
     findings.sort_by_key(|finding| finding.severity);
 
