@@ -132,13 +132,12 @@ async fn keep_calling(queue: Queue, rows: u32, end: Instant) -> anyhow::Result<u
     let context = context();
     let mut calls = 0;
     while Instant::now() < end {
-        let tasks: Vec<NewTask> = (0..rows)
-            .map(|_| NewTask {
-                created_by: Some(load::BENCH.to_owned()),
-                ..NewTask::new("echo", context.clone())
-            })
-            .collect();
-        queue.enqueue(&tasks).await?;
+        let task =
+            || NewTask { created_by: Some(load::BENCH.to_owned()), ..NewTask::new("echo", context.clone()) };
+        match rows {
+            1 => drop(queue.enqueue_one(task()).await?),
+            _ => drop(queue.enqueue(&(0..rows).map(|_| task()).collect::<Vec<_>>()).await?),
+        }
         calls += 1;
     }
     Ok(calls)
