@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, redirect};
+use reqwest::{Client, RequestBuilder, Response, redirect};
 
 use super::ClientError;
 
@@ -25,13 +25,13 @@ pub(super) struct Fetched {
 
 /// Nothing usable came back. The message holds neither the request nor a header of it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error("did not answer within {} s", .0.as_secs())]
     Slow(Duration),
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    #[error("answered with more than {MAX_BODY} bytes")]
-    TooLarge,
+    #[error("answered with more than {0} bytes")]
+    TooLarge(usize),
 }
 
 /// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment.
@@ -52,17 +52,22 @@ pub(super) async fn fetch(request: RequestBuilder, limit: Duration) -> Result<Fe
 }
 
 async fn read(request: RequestBuilder) -> Result<Fetched, FetchError> {
-    let mut response = request.send().await.map_err(unreachable)?;
+    let response = request.send().await.map_err(unreachable)?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
+    Ok(Fetched { status, retry_after, body: read_body(response, MAX_BODY).await? })
+}
+
+/// Reads what the answer carries, as long as it is at most `most` bytes.
+pub(crate) async fn read_body(mut response: Response, most: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::TooLarge);
+        if body.len() + chunk.len() > most {
+            return Err(FetchError::TooLarge(most));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Fetched { status, retry_after, body })
+    Ok(body)
 }
 
 fn unreachable(error: reqwest::Error) -> FetchError {

@@ -7,6 +7,7 @@ mod model;
 use std::sync::Arc;
 
 use crate::config::{Config, MailConfig};
+pub(crate) use fetch::read_body;
 pub use mail::{Mail, MailError, Mailer};
 pub use model::{Model, ModelError, Question, Reply};
 

@@ -123,7 +123,7 @@ impl Check {
 }
 
 /// Whether what is sent there stays on this machine.
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     // For schemes that it does not know, the parser takes an address for a name.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())

@@ -15,6 +15,7 @@ use url::Url;
 use check::Check;
 use raw::Raw;
 
+pub(crate) use clients::is_loopback;
 pub use raw::VARIABLES;
 
 /// What the process needs to know, checked. Build one with [`Config::from_env`] or, in tests and tools, [`Config::from_vars`].

@@ -23,13 +23,9 @@ entry as (
     select
         'cancel' as action,
         cancelled.id, task_type, user_id, attempt,
-        null::uuid as lease_token,
-        null::int4 as latency_ms,
         null::jsonb as input_data,
         result_json as output_data,
-        $2::text as error,
-        null::jsonb as usage,
-        null::uuid as log_id
+        $2::text as error
     from cancelled
     where cancelled.status = 'cancelled'
 )

@@ -29,12 +29,8 @@ entry as (
     select
         'release' as action,
         released.id, task_type, user_id, attempt,
-        null::uuid as lease_token,
-        null::int4 as latency_ms,
         null::jsonb as input_data,
         null::jsonb as output_data,
-        'the reply to the claim was lost' as error,
-        null::jsonb as usage,
-        null::uuid as log_id
+        'the reply to the claim was lost' as error
     from released
 )

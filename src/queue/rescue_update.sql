@@ -31,16 +31,12 @@ entry as (
     select
         'recover' as action,
         rescued.id, task_type, user_id, attempt,
-        null::uuid as lease_token,
-        null::int4 as latency_ms,
         case
             -- The stored size: to print a huge input only to measure it would cost everybody, or fail.
             when pg_column_size(context_json) <= 8192 then context_json
             else jsonb_build_object('truncated', true, 'sizeBytes', pg_column_size(context_json))
         end as input_data,
         null::jsonb as output_data,
-        'the lease expired, crash ' || crash_count as error,
-        null::jsonb as usage,
-        null::uuid as log_id
+        'the lease expired, crash ' || crash_count as error
     from rescued
 )

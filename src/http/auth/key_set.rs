@@ -12,7 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
+
+use crate::clients::read_body;
+use crate::config::is_loopback;
 
 /// A key that was taken back is accepted no longer than this. Supabase's own cache holds it as long.
 const FRESH: Duration = Duration::from_mins(10);
@@ -117,20 +120,14 @@ async fn fetch(url: &str) -> anyhow::Result<HashMap<String, PublicKey>> {
     let url = Url::parse(url)?;
     // Built anew each time, which is rarely: where a machine has no certificates it fails, and nobody need be told before.
     let mut client = reqwest::Client::builder().redirect(Policy::none()).timeout(FETCH_WITHIN);
-    if is_this_machine(&url) {
+    if is_loopback(&url) {
         client = client.no_proxy();
     }
-    let mut response = client.build()?.get(url).send().await?;
+    let response = client.build()?.get(url).send().await?;
     if response.status() != reqwest::StatusCode::OK {
         bail!("the answer is {}", response.status());
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_BYTES {
-            bail!("the answer has more than {MAX_BYTES} bytes");
-        }
-    }
+    let body = read_body(response, MAX_BYTES).await?;
     let document: Document = serde_json::from_slice(&body).context("the answer is no set of keys")?;
     Ok(document.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect())
 }
@@ -150,13 +147,4 @@ fn usable(key: Value) -> Option<(String, PublicKey)> {
     let name = jwk.common.key_id.clone()?;
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     (for_signatures && for_it).then_some((name, PublicKey { key, algorithm }))
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

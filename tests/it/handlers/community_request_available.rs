@@ -59,9 +59,8 @@ async fn the_rank_follows_from_what_the_expert_knows_and_has_answered_before() {
             assert_eq!(result["valueScore"].as_f64(), Some(f64::from(score)), "{expertise} {answers:?}");
             assert_eq!(result["priorityRank"], rank, "{expertise} {answers:?}");
             assert_eq!(result["matchingExpertise"], expertise.as_array().map_or(0, Vec::len));
-            let priorities = "select user_id, priority_rank, item_type, item_id, value_score, status from user_priorities";
             assert_eq!(
-                scene.json(priorities).await,
+                scene.priorities().await,
                 json!([{
                     "user_id": USER, "priority_rank": rank, "item_type": "community_request", "item_id": REQUEST,
                     "value_score": f64::from(score), "status": "active",

@@ -33,10 +33,8 @@ async fn an_answer_becomes_the_first_priority() {
         let task = task(&scene).await;
         let expected = json!({ "responseId": RESPONSE, "priorityRank": 1, "valueScore": 90.0 });
         assert_eq!(completed(scene.run(&task).await), expected);
-        let priorities =
-            "select user_id, priority_rank, item_type, item_id, value_score, status from user_priorities";
         assert_eq!(
-            scene.json(priorities).await,
+            scene.priorities().await,
             json!([{
                 "user_id": USER, "priority_rank": 1, "item_type": "community_response", "item_id": RESPONSE,
                 "value_score": 90.0, "status": "active",

@@ -86,6 +86,14 @@ impl Scene {
         self.db.value(&format!("select coalesce(jsonb_agg(to_jsonb(r)), '[]') from ({sql}) as r")).await
     }
 
+    /// The priorities of all users, as far as a handler decides on them.
+    async fn priorities(&self) -> Value {
+        self.json(
+            "select user_id, priority_rank, item_type, item_id, value_score, status from user_priorities",
+        )
+        .await
+    }
+
     async fn count(&self, table: &str) -> i64 {
         self.db.value(&format!("select count(*) from {table}")).await
     }

@@ -33,9 +33,8 @@ async fn the_expert_gets_a_priority_and_the_loop_is_closed() {
         let task = task(&scene).await;
         let expected = json!({ "responseId": RESPONSE, "priorityRank": 3, "valueScore": 70.0 });
         assert_eq!(completed(scene.run(&task).await), expected);
-        let priorities = "select user_id, priority_rank, item_type, item_id, value_score, status from user_priorities";
         assert_eq!(
-            scene.json(priorities).await,
+            scene.priorities().await,
             json!([{
                 "user_id": USER, "priority_rank": 3, "item_type": "expert_impact_notification",
                 "item_id": RESPONSE, "value_score": 70.0, "status": "active",
