@@ -64,11 +64,11 @@ fn every_link_points_to_a_file_that_exists() {
 }
 
 #[test]
-fn every_test_that_the_lifecycle_names_exists_in_the_file_it_links_to() {
-    let lifecycle = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LIFECYCLE.md");
+fn every_test_that_holds_a_promise_exists_in_the_file_it_links_to() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut named = 0;
     let mut missing = Vec::new();
-    for link in links(&lifecycle) {
+    for link in ["LIFECYCLE.md", "RELIABILITY.md"].iter().flat_map(|name| links(&docs.join(name))) {
         let Some((module, test)) = link.text.trim_matches('`').rsplit_once("::") else { continue };
         named += 1;
         let code = fs::read_to_string(&link.target).unwrap_or_default();
