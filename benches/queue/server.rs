@@ -83,6 +83,16 @@ impl Server {
         command
     }
 
+    /// Fills write-ahead log with nothing, to be reused after the next checkpoint.
+    pub(crate) async fn warm_wal(&self) -> anyhow::Result<()> {
+        for setting in ["max_wal_size = '8GB'", "min_wal_size = '4GB'"] {
+            self.batch(&format!("alter system set {setting}")).await?;
+        }
+        let fill = "select pg_logical_emit_message(false, '', repeat('x', 1 << 20)) from generate_series(1, 4096)";
+        self.batch(&format!("select pg_reload_conf(); do $$ begin perform count(m) from ({fill}) filled(m); end $$")).await?;
+        self.batch("checkpoint").await
+    }
+
     /// Begins a measurement from the same state of the disk as all others.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         self.batch("checkpoint").await?;

@@ -13,7 +13,7 @@ use crate::queue::{Ending, Queue, Verdict};
 /// Endings of one statement: beyond this a batch gains nothing, and the tasks that are claimed meanwhile come later.
 const MAX_BATCH: usize = 500;
 /// Batches that are not full begin at least this long after one another.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(10);
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
