@@ -21,6 +21,7 @@ mod layers;
 mod logs;
 mod looks;
 mod migrations;
+mod model;
 mod outages;
 mod processes;
 mod stubborn;
