@@ -24,6 +24,7 @@ mod migrations;
 mod model;
 mod outages;
 mod processes;
+mod rollout;
 mod stubborn;
 mod support;
 mod suspects;
