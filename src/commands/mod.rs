@@ -154,3 +154,40 @@ fn queue() -> anyhow::Result<Queue> {
     let database = Database::new(&config.database)?;
     Ok(Queue::new(database, instance_name(), &config.worker, Arc::new(Metrics::new())))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn words() -> impl Strategy<Value = Vec<String>> {
+        let commands =
+            select(vec!["enqueue", "list", "show", "retry", "cancel", "pause", "migrate", "token", "dev"]);
+        let word = prop_oneof![
+            8 => select(vec![
+                "--status", "--type", "--limit", "--yes", "--json", "--priority", "--delay", "--at", "--user", "--agent",
+                "--unique-key", "--max-retries", "--timeout", "--reason", "--dry-run", "--", "-", "--=", "pending", "failed",
+                "0", "-1", "1001", "9223372036854775808", "1e3", "2026-11-21T00:00:00Z", "+262142-12-31T23:59:59Z",
+                "-262143-01-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-11-21T23:59:60Z", "{}", "[", "{\"a\":1e999}",
+                "00000000-0000-0000-0000-000000000000", "echo",
+            ]).prop_map(str::to_owned),
+            1 => "\\PC{0,12}",
+        ];
+        (commands, vec(word, 0..6)).prop_map(|(command, words)| {
+            ["task-processor", command].into_iter().map(str::to_owned).chain(words).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_makes_it_panic_and_what_is_wrong_is_told(words in words()) {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                let told = error.to_string();
+                prop_assert!(told.contains("error: ") || told.contains("Usage: "), "{words:?}: {told}");
+            }
+        }
+    }
+}

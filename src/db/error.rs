@@ -62,16 +62,18 @@ impl DbError {
         }
     }
 
-    /// The same statement may work later, unchanged: the connection broke, the server is busy, restarting, read-only,
-    /// or a lock was in the way.
+    /// The same statement may work later, unchanged: no connection could be had, whatever the reason, or it broke, the
+    /// server is busy, restarting, read-only, or a lock was in the way.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        let Some(state) = self.sqlstate() else {
-            return match self {
-                Self::Connect(_) | Self::Timeout(_) => true,
-                Self::Postgres(error) => is_broken(error),
-                Self::LeaseOver | Self::Decode { .. } => false,
-            };
+        let state = match self {
+            // A role that may not log in says nothing of the statement.
+            Self::Connect(_) | Self::Timeout(_) => return true,
+            Self::LeaseOver | Self::Decode { .. } => return false,
+            Self::Postgres(error) => match error.code() {
+                Some(state) => state,
+                None => return is_broken(error),
+            },
         };
         let class = &state.code()[..2];
         matches!(class, "08" | "53" | "57")

@@ -41,6 +41,13 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let mut url = Url::parse(text).map_err(|error| TargetError(format!("is not a URL ({error})")))?;
+        // What would be taken for a path or a parameter, and told in the next error, is the rest of the password.
+        let behind_the_host = [Some(url.path()), url.query(), url.fragment()];
+        if behind_the_host.into_iter().flatten().any(|part| part.contains('@')) {
+            return Err(TargetError(
+                "has an @ behind the host: in a password write %2F for /, %3F for ? and %23 for #".into(),
+            ));
+        }
         let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let mut mode = None;
         let mut transaction_pooler = url.port() == Some(6543);
@@ -141,6 +148,10 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn target(url: &str) -> Target {
@@ -178,5 +189,33 @@ mod tests {
         let target = target("postgres://user:p@w@db.example.com/x");
         assert_eq!(target.postgres.get_password(), Some(&b"p@w"[..]));
         assert!(target.describe().contains("db.example.com"));
+    }
+
+    /// Connection strings, right, nearly right and wrong, with the password in them wherever a slip may put it.
+    fn odd_url() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            6 => select(vec![
+                "postgres://", "postgresql://", "://", ":", "//", "/", "?", "&", "=", "@", "#", "%", "%20", "%zz", "[", "]", ",",
+                "user", "host", "h1,h2", "[::1]", "127.0.0.1", "5432", "6543", "99999", "db", "sslmode=", "require", "prefer",
+                "sslrootcert=", "pgbouncer=true", "host=/tmp", "hostaddr=", "options=-c%20a=b", "port=1,2", "target_session_attrs=",
+                "connect_timeout=",
+            ]).prop_map(str::to_owned),
+            1 => "\\PC{0,6}",
+        ];
+        let free = vec(piece, 0..12).prop_map(|pieces| pieces.concat());
+        let slip = ("[0-9/?#@:&=%]{0,3}", "[/?#@:&=%a-z]{0,3}")
+            .prop_map(|(before, after)| format!("postgres://user:{before}hunter2{after}@host:5432/db"));
+        prop_oneof![free, slip]
+    }
+
+    proptest! {
+        #[test]
+        fn no_connection_string_makes_it_panic_or_tell_the_password(url in odd_url()) {
+            let told = match url.parse::<Target>() {
+                Ok(target) => target.describe(),
+                Err(error) => error.to_string(),
+            };
+            prop_assert!(!told.contains("hunter2"), "{url} is told as {told}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
@@ -120,6 +120,9 @@ impl NewTask {
         }
         if self.timeout_seconds.is_some_and(|seconds| !(1..=604_800).contains(&seconds)) {
             return invalid("timeout_seconds", "must be from 1 to 604800".into());
+        }
+        if self.scheduled_for.is_some_and(|at| at.year() < 1) {
+            return invalid("scheduled_for", "is before the year 1".into());
         }
         let ahead = self.scheduled_for.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or_default();
         if ahead.max(self.delay) > FARTHEST {

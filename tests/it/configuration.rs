@@ -1,5 +1,6 @@
 //! The environment: every mistake is named, and the documents list exactly what is read.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -152,10 +153,86 @@ fn the_example_file_and_the_readme_list_exactly_the_variables_that_are_read() {
     assert!(missing.is_empty(), "the README says nothing of {missing:?}");
 }
 
+/// What somebody might have written for a variable, odd or nearly right.
+fn odd_value() -> impl Strategy<Value = String> {
+    let written = proptest::sample::select(vec![
+        "",
+        " ",
+        "0",
+        "-1",
+        "1e9",
+        "NaN",
+        "inf",
+        "18446744073709551616",
+        "3.5",
+        "true",
+        "TRUE",
+        "perhaps",
+        ",",
+        "a,,b",
+        "json",
+        "postgres://",
+        "postgres://@/",
+        "postgres://h:99999/d",
+        "postgresql://u:p@[::1]:1/d?sslmode=allow",
+        "http://",
+        "https://h",
+        "http://[::1",
+        "smtps://",
+        "smtp://h?tls=",
+        "anthropic",
+        "openai-compatible",
+        "A <a@b>",
+        "a@b@c",
+        "..",
+        "background",
+        "cloud_run_iam",
+        "\u{0}",
+        "\u{feff}",
+        "\u{1f4a9}",
+        "$(rm -rf /)",
+        "-----BEGIN CERTIFICATE-----",
+    ]);
+    prop_oneof![3 => written.prop_map(str::to_owned), 1 => "\\PC*", 1 => "[a-z]{1,8}://[\\PC]{0,20}"]
+}
+
+/// An environment in which each secret holds [`SECRET`], right or wrong.
+fn odd_environment() -> impl Strategy<Value = HashMap<&'static str, String>> {
+    let variable =
+        (proptest::sample::select(VARIABLES), odd_value(), odd_value()).prop_map(|(name, head, tail)| {
+            let value = if SECRETS.contains(&name) { format!("{head}{SECRET}{tail}") } else { head };
+            (name, value)
+        });
+    proptest::collection::vec(variable, 0..12).prop_map(|variables| variables.into_iter().collect())
+}
+
+const SECRET: &str = "hunter2";
+const SECRETS: [&str; 8] = [
+    "DATABASE_URL",
+    "LISTEN_DATABASE_URL",
+    "SUPABASE_SERVICE_KEY",
+    "SUPABASE_DB_PASSWORD",
+    "API_KEYS",
+    "JWT_SECRET",
+    "LLM_API_KEY",
+    "SMTP_URL",
+];
+
 proptest! {
     #[test]
-    fn no_environment_makes_it_panic(name in proptest::sample::select(VARIABLES), value in "\\PC*") {
-        let _ = Config::from_vars([(name, value.as_str()), URL]);
-        let _ = Config::from_vars([(name, value.as_str())]);
+    fn no_environment_makes_it_panic_or_tell_a_secret_and_every_problem_names_its_variable(vars in odd_environment()) {
+        let told = match Config::from_vars(vars.clone()) {
+            Ok(config) => format!("{config:?}"),
+            Err(error) => {
+                for problem in &error.0 {
+                    prop_assert!(VARIABLES.contains(&problem.variable), "{}", problem.variable);
+                    let line = format!("\n  {}: ", problem.variable);
+                    prop_assert!(error.to_string().contains(&line), "{error}");
+                }
+                prop_assert!(!error.0.is_empty());
+                error.to_string()
+            }
+        };
+        prop_assert!(!told.contains(SECRET), "{told}");
     }
 }

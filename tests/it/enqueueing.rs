@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::{join_all, poll_immediate};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::json;
 use task_processor::db;
 use task_processor::db::Database;
-use task_processor::queue::{NewTask, enqueue_in};
+use task_processor::queue::{NewTask, QueueError, enqueue_in};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -28,6 +34,66 @@ async fn calls_at_the_same_time_share_statements() {
     assert_eq!(ids, stored, "each caller learns of a task of its own");
     let transactions: i64 = db.value("select count(distinct xmin::text) from agent_tasks").await;
     assert!(transactions <= 3, "{transactions} transactions for calls made in one breath");
+}
+
+/// Tasks with an odd field here and there, right and wrong.
+fn odd_task() -> impl Strategy<Value = NewTask> {
+    let odd_text = || prop_oneof!["\\PC{0,120}", "[\\x00-\\x1f\u{feff}\u{ffff} ]{0,5}"];
+    let text = || prop_oneof![6 => Just("a".to_owned()), 1 => odd_text()];
+    let number = || {
+        select(vec![
+            None,
+            None,
+            None,
+            None,
+            Some(i32::MIN),
+            Some(-1),
+            Some(0),
+            Some(1),
+            Some(30),
+            Some(i32::MAX),
+        ])
+    };
+    let odd_time = select(vec![
+        DateTime::<Utc>::MIN_UTC,
+        DateTime::<Utc>::MAX_UTC,
+        DateTime::from_timestamp(-210_895_056_001, 0).expect("before Postgres's first"),
+        DateTime::UNIX_EPOCH,
+    ]);
+    let odd_delay = select(vec![Duration::from_nanos(1), Duration::from_hours(24 * 365), Duration::MAX]);
+    let (time, delay) =
+        (option::weighted(0.2, odd_time), prop_oneof![4 => Just(Duration::ZERO), 1 => odd_delay]);
+    let known = select(vec!["urgent", "high", "medium", "low"]).prop_map(str::to_owned);
+    let priority = prop_oneof![6 => known, 1 => odd_text()];
+    ((text(), text(), priority, option::of(text())), (number(), number()), (time, delay), text()).prop_map(
+        |(
+            (task_type, agent_type, priority, unique_key),
+            (max_retries, timeout_seconds),
+            (scheduled_for, delay),
+            input,
+        )| {
+            let context = json!({ "input": input });
+            let rest = NewTask { scheduled_for, delay, unique_key, ..NewTask::new(task_type, context) };
+            NewTask { agent_type, priority, max_retries, timeout_seconds, ..rest }
+        },
+    )
+}
+
+#[tokio::test]
+async fn of_odd_tasks_each_is_taken_or_refused_by_the_name_of_a_field_and_never_by_the_database() {
+    let db = TestDb::new().await;
+    let queue = db.queue("test", &[]);
+    let mut runner = TestRunner::default();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..300 {
+        let task = odd_task().new_tree(&mut runner).expect("nothing is filtered out").current();
+        match queue.enqueue_one(task.clone()).await {
+            Ok(_) => taken += 1,
+            Err(QueueError::Invalid(_)) => refused += 1,
+            Err(error) => panic!("{task:?}: {error}"),
+        }
+    }
+    assert!(taken > 10 && refused > 10, "{taken} taken, {refused} refused");
 }
 
 #[tokio::test]

@@ -21,7 +21,12 @@ pub(crate) struct Instance {
 impl Instance {
     /// Starts `task-processor serve` and waits until it listens.
     pub(crate) async fn start(db: &TestDb, extra: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_task-processor"))
+        Self::start_program(env!("CARGO_BIN_EXE_task-processor"), db, extra).await
+    }
+
+    /// The same with the program of another release.
+    pub(crate) async fn start_program(program: &str, db: &TestDb, extra: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
             .arg("serve")
             .env_clear()
             .envs(db.vars(extra))
