@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
+use task_processor::config::Config;
+use task_processor::db::{Database, Lane};
 use task_processor::queue::NewTask;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -57,6 +59,16 @@ impl Pair {
         let sender = Pid::from_raw(sender).expect("an id");
         kill_process(sender, Signal::STOP).expect("it runs");
         sender
+    }
+
+    /// Connections of ours by a URL that names both servers.
+    fn whoever_takes_writes(&self) -> Database {
+        let (first, second) = (self.standby.socket_dir().display(), self.primary.socket_dir().display());
+        let url = format!(
+            "postgres:///postgres?host={first}&host={second}&user=postgres&target_session_attrs=read-write"
+        );
+        let config = Config::from_vars([("DATABASE_URL", url)]).expect("valid");
+        Database::new(&config.database).expect("a usable URL")
     }
 
     /// Kills the primary and has the standby take its place.
@@ -141,11 +153,19 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
     let pair = Pair::new("sync").await;
     let app = Arc::new(TestApp::behind(&pair.wire, &[("LEASE_SECONDS", "30")]).await);
     pair.synchronise().await;
+    let whoever = pair.whoever_takes_writes();
+    let is_standby = async || {
+        let asked = "select pg_is_in_recovery()";
+        let rows = whoever.query(Lane::Shared, Duration::from_secs(5), asked, &[]).await;
+        rows.ok().map(|rows| rows[0].get::<_, bool>(0))
+    };
+    assert_eq!(is_standby().await, Some(false), "the standby stands first in the URL");
     let over = Arc::new(AtomicBool::new(false));
     let writers = [add_tasks(&app, &over), add_tasks(&app, &over)];
     eventually("it works", async || app.worker.counts().succeeded > 50).await;
     let ended = app.worker.counts().succeeded;
     pair.fail_over().await;
+    eventually("a URL with both leads to the new primary", async || is_standby().await == Some(false)).await;
     let kept: i64 = value(&pair.standby, "select count(*) from agent_tasks where status = 'completed'").await;
     assert!(kept >= i64::try_from(ended).expect("few"), "{kept} endings of {ended} are left");
     eventually("it works again", async || app.worker.counts().succeeded > ended + 50).await;
@@ -163,7 +183,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
 #[tokio::test]
 async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_corrupts_nothing() {
     let pair = Pair::new("async").await;
-    let app = Arc::new(TestApp::behind(&pair.wire, &[("LEASE_SECONDS", "30")]).await);
+    let app = Arc::new(TestApp::behind(&pair.wire, &[("LEASE_SECONDS", "3")]).await);
     let (before, after) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let early = add_tasks(&app, &before);
     eventually("it works", async || app.worker.counts().succeeded > 20).await;

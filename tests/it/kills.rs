@@ -107,7 +107,7 @@ async fn what_a_process_killed_after_the_commit_had_ended_does_not_run_again() {
 #[tokio::test]
 async fn a_process_that_was_frozen_past_its_leases_acts_no_more_when_it_goes_on() {
     let mut kill = Kill::new().await;
-    kill.add(5, 100_000, 5).await;
+    kill.add(10, 100_000, 5).await;
     eventually("they act", async || kill.effects.of_attempt(1) > 50).await;
     kill.victim.signal(Signal::STOP);
     kill.start_heir().await;

@@ -117,6 +117,7 @@ async fn a_database_that_is_restarted_or_crashes_under_load_costs_nothing_but_ti
         eventually("all are done", async || outage.value(UNHARMED).await).await;
         eventually("health tells", async || app.get("/health").await.1["status"] == "healthy").await;
     }
+    assert_eq!(outage.value::<i64>("select count(*) from agent_tasks").await, 200, "what was committed");
     // A backend that dies takes all the others along.
     assert_eq!(outage.value::<i64>(ADD).await, 100);
     app.worker.wake();

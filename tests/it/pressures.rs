@@ -55,7 +55,7 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
          values ('echo', 'asked for', now() + interval '1 hour', '{}') returning id";
     let began = Instant::now();
     let mut next = began;
-    while began.elapsed() < Duration::from_secs(4) {
+    while began.elapsed() < Duration::from_secs(3) {
         if next <= Instant::now() {
             terminated += db.value::<i64>(terminate).await;
             next += Duration::from_millis(200);
@@ -72,7 +72,7 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
     for writer in adding {
         added += writer.await.expect("no panic");
     }
-    assert!(terminated > 40 && refused > 0, "{terminated} terminated, {refused} requests refused");
+    assert!(terminated > 30 && refused > 0, "{terminated} terminated, {refused} requests refused");
     db.execute("update agent_tasks set scheduled_for = now() where status = 'pending'; notify agent_tasks")
         .await;
     db.eventually("all are done", DONE).await;
@@ -81,6 +81,8 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
     let log = "select count(*) = count(distinct context_id) and count(*) = (select count(*) from agent_tasks)
         from agent_actions_log where action_type = 'process_echo'";
     assert!(db.value::<bool>(log).await, "one ending each");
+    let recovered = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
+    assert_eq!(db.value::<i64>(recovered).await, 0, "nothing counts as a crash");
     Arc::into_inner(app).expect("ours alone").stop().await;
 }
 
@@ -124,6 +126,7 @@ async fn a_table_that_somebody_locks_costs_time_and_nothing_else() {
     let human = connect(&db.direct_url()).await;
     human.batch_execute("begin; lock table agent_tasks").await.expect("locked");
     let locked = Instant::now();
+    app.worker.wake();
     let adding = app.queue().enqueue_one(NewTask::new("echo", json!({})));
     let asking = async {
         let answer = process(&app, Uuid::new_v4()).await;
@@ -152,7 +155,7 @@ async fn a_server_without_room_for_another_connection_costs_no_lease_and_no_endi
     let client = connect(&server.url("postgres")).await;
     let value = async |sql: &str| client.query_typed(sql, &[]).await.expect("an answer")[0].get::<_, bool>(0);
     for _ in 0..3 {
-        app.add(json!({ "sleep_ms": 4_000 })).await;
+        app.add(json!({ "sleep_ms": 2_500 })).await;
     }
     let renewed =
         "select bool_and(lease_expires_at > last_attempted_at + interval '3.5 s') is true from agent_tasks";
@@ -164,7 +167,7 @@ async fn a_server_without_room_for_another_connection_costs_no_lease_and_no_endi
         crowd.push(other);
     }
     eventually("the handlers have answered", async || app.worker.metrics().running.get() == 0).await;
-    sleep(Duration::from_secs(4)).await;
+    sleep(Duration::from_millis(3_500)).await;
     assert_eq!(app.worker.in_hand(), 3, "nothing could be ended");
     assert!(value("select bool_and(lease_expires_at > now()) from agent_tasks").await, "the leases are kept");
     drop(crowd);
@@ -206,9 +209,9 @@ async fn a_server_that_takes_no_writes_costs_no_attempt_and_its_connections_are_
 #[tokio::test]
 async fn a_storm_of_notifications_wakes_and_does_no_more() {
     let db = TestDb::new().await;
-    let app = TestApp::start(&db, &[("LEASE_SECONDS", "3")]).await;
+    let app = TestApp::start(&db, &[]).await;
     app.ready().await;
-    let long = app.add(json!({ "sleep_ms": 4_000 })).await;
+    let long = app.add(json!({ "sleep_ms": 1_500 })).await;
     db.task_becomes(long, "status = 'processing'").await;
     let commits = "select xact_commit from pg_stat_database where datname = current_database()";
     let before: i64 = db.value(commits).await;

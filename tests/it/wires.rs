@@ -44,7 +44,7 @@ impl Wired {
 async fn an_attempt_acts_no_more_when_a_route_has_swallowed_its_renewals_for_a_lease() {
     let effects = Effects::listen().await;
     let wired = Wired::with(&[("LEASE_SECONDS", "3")], Registry::new().with(effects.handler())).await;
-    let task = NewTask::new("act", acting(400, 10));
+    let task = NewTask::new("act", acting(300, 10));
     let id = wired.app.queue().enqueue_one(task).await.expect("a task").id;
     eventually("it acts", async || effects.of_attempt(1) > 10).await;
     wired.wire.stall(true);
@@ -53,22 +53,21 @@ async fn an_attempt_acts_no_more_when_a_route_has_swallowed_its_renewals_for_a_l
     let acted = effects.seen().last().unwrap().at - swallowed;
     assert!(acted < Duration::from_millis(3_100), "it went on without a lease: {acted:?}");
     assert_eq!(wired.app.get("/health").await.0, 200, "no restart would help");
-    eventually("health tells", async || wired.app.get("/health").await.1["status"] == "degraded").await;
     wired.wire.stall(false);
     wired.db.task_becomes(id, "status = 'completed' and attempt = 2 and retry_count = 0").await;
-    eventually("health tells", async || wired.app.get("/health").await.1["status"] == "healthy").await;
     wired.app.stop().await;
 }
 
 #[tokio::test]
 async fn a_slow_wire_costs_no_lease_and_no_task() {
-    let wired = Wired::new(&[("LEASE_SECONDS", "6"), ("CONCURRENCY", "20")]).await;
-    wired.wire.delay(Duration::from_millis(300));
+    let wired = Wired::new(&[("LEASE_SECONDS", "3"), ("CONCURRENCY", "20")]).await;
+    // A round trip of 300 ms.
+    wired.wire.delay(Duration::from_millis(150));
     wired
         .db
         .execute(
             "insert into agent_tasks (task_type, agent_type, context_json)
-             select 'echo', 't', jsonb_build_object('sleep_ms', 7000 * (number % 2)) from generate_series(1, 20) number",
+             select 'echo', 't', jsonb_build_object('sleep_ms', 4000 * (number % 2)) from generate_series(1, 20) number",
         )
         .await;
     wired.db.eventually("all are done", "select bool_and(status = 'completed') from agent_tasks").await;
