@@ -32,6 +32,11 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
     let db = TestDb::new().await;
     let app = Arc::new(TestApp::start(&db, &[("CONCURRENCY", "20")]).await);
     app.ready().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 'backlog', '{\"sleep_ms\": 20}' from generate_series(1, 2500)",
+    )
+    .await;
     let over = Arc::new(AtomicBool::new(false));
     let adding = [0, 1].map(|writer| {
         let (app, over) = (app.clone(), over.clone());
@@ -73,7 +78,7 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
     for writer in adding {
         added += writer.await.expect("no panic");
     }
-    assert!(terminated > 30 && refused > 0, "{terminated} terminated, {refused} requests refused");
+    assert!(terminated > 10 && refused > 0, "{terminated} terminated, {refused} requests refused");
     db.execute("update agent_tasks set scheduled_for = now() where status = 'pending'; notify agent_tasks")
         .await;
     db.eventually("all are done", DONE).await;

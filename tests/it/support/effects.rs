@@ -65,14 +65,18 @@ impl Effects {
 async fn hear(stream: TcpStream, seen: Arc<Mutex<Vec<Effect>>>) {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
-    if stream.read_line(&mut line).await.is_err() {
-        return;
+    while let Ok(1..) = stream.read_line(&mut line).await {
+        // Nobody acted who did not finish the sentence.
+        let Some((attempt, key)) = line.strip_suffix('\n').and_then(|line| line.split_once(' ')) else {
+            return;
+        };
+        let (attempt, key) = (attempt.parse().expect("a number"), key.parse().expect("an id"));
+        seen.lock().unwrap().push(Effect { attempt, key, at: Instant::now() });
+        line.clear();
+        if stream.write_all(b".").await.is_err() {
+            return;
+        }
     }
-    // Nobody acted who did not finish the sentence.
-    let Some((attempt, key)) = line.strip_suffix('\n').and_then(|line| line.split_once(' ')) else { return };
-    let (attempt, key) = (attempt.parse().expect("a number"), key.parse().expect("an id"));
-    seen.lock().unwrap().push(Effect { attempt, key, at: Instant::now() });
-    let _ = stream.write_all(b".").await;
 }
 
 /// Acts so many times, with a pause after each.
@@ -96,19 +100,23 @@ impl Handler for Act {
     type Input = ActInput;
 
     async fn run(&self, input: ActInput, task: Task, _services: Services) -> Outcome {
-        for time in 0..input.times {
-            let key = effect_key(task.id, &time.to_string());
-            if let Err(error) = act(self.world, &format!("{} {key}\n", task.attempt)).await {
-                return Outcome::retry(error.to_string());
-            }
-            sleep(Duration::from_millis(input.pause_ms)).await;
+        match self.act(&input, &task).await {
+            Ok(()) => Outcome::complete(json!({})),
+            Err(error) => Outcome::retry(error),
         }
-        Outcome::complete(json!({}))
     }
 }
 
-async fn act(world: SocketAddr, line: &str) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(world).await?;
-    stream.write_all(line.as_bytes()).await?;
-    stream.read_u8().await.map(|_| ())
+impl Act {
+    /// Over a connection that is there: an act is one step, which nothing but its own await comes before.
+    async fn act(&self, input: &ActInput, task: &Task) -> std::io::Result<()> {
+        let mut world = TcpStream::connect(self.world).await?;
+        for time in 0..input.times {
+            let key = effect_key(task.id, &time.to_string());
+            world.write_all(format!("{} {key}\n", task.attempt).as_bytes()).await?;
+            world.read_u8().await?;
+            sleep(Duration::from_millis(input.pause_ms)).await;
+        }
+        Ok(())
+    }
 }
