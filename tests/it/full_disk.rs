@@ -65,8 +65,8 @@ async fn value<T: tokio_postgres::types::FromSqlOwned>(server: &EmbeddedPostgres
     Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
 }
 
-#[tokio::test]
 #[ignore = "mounts a file system, which needs root"]
+#[tokio::test]
 async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged() {
     let Some(disk) = Disk::mount() else {
         eprintln!("!!! NOT CHECKED: a full disk. No file system may be mounted here.");
