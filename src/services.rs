@@ -1,6 +1,9 @@
 //! What a handler may use.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -87,10 +90,12 @@ impl Fence {
         Self(Mutex::new(moment))
     }
 
-    /// Lets it fall later.
+    /// Lets it fall later. One that has fallen stays down: what stood behind it has been stopped.
     pub fn extend(&self, moment: Instant) {
         let mut until = self.0.lock().expect("never poisoned");
-        *until = moment.max(*until);
+        if Instant::now() < *until {
+            *until = moment.max(*until);
+        }
     }
 
     /// When it falls.
@@ -103,6 +108,18 @@ impl Fence {
     #[must_use]
     pub fn is_up(&self) -> bool {
         Instant::now() < self.falls_at()
+    }
+
+    /// Runs code for as long as the fence is up. Then it gets no further, whatever it waited for: in a process that was
+    /// frozen all waits are over at once when it goes on.
+    pub(crate) async fn within<T>(&self, code: impl Future<Output = T>) -> T {
+        let mut code = pin!(code);
+        poll_fn(|context| match self.is_up() {
+            true => code.as_mut().poll(context),
+            // Whoever watches the attempt drops it.
+            false => Poll::Pending,
+        })
+        .await
     }
 
     /// Waits until it has fallen.

@@ -88,10 +88,19 @@ impl DbError {
             || (*state == SqlState::INTERNAL_ERROR && self.to_string().contains("(E"))
     }
 
-    /// The connection is gone, as opposed to a server that answered with an error or is slow. One that is silent for
-    /// good shows when the next connection is made.
+    /// The connection leads to a server that takes no writes: a standby, or a primary that has become one.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.sqlstate() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// The connection is gone, or of no use, as opposed to a server that answered with an error or is slow. One that is
+    /// silent for good shows when the next connection is made.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
+        if self.is_read_only() {
+            return true;
+        }
         match self.sqlstate() {
             Some(state) => matches!(&state.code()[..2], "08" | "57") && *state != SqlState::QUERY_CANCELED,
             None => match self {

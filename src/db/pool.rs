@@ -26,9 +26,14 @@ pub enum Lane {
     Renewal,
     /// One connection, for endings and, when no other is free, for claims and what else the loop waits for.
     Work,
-    /// The rest: handlers, the API, maintenance.
+    /// The rest: handlers and maintenance.
     Shared,
+    /// The same, for the API, whose callers are told soon if no connection is free.
+    Request,
 }
+
+/// How long a caller of the API waits for a connection.
+const REQUEST_WAITS: Duration = Duration::from_secs(2);
 
 const TIMEOUTS: Timeouts = Timeouts {
     wait: Some(Duration::from_secs(5)),
@@ -57,7 +62,7 @@ pub struct Session {
     deadline: Duration,
     contact: Arc<Contact>,
     /// A query is under way. If the session is dropped now its answer is still to come, so the connection must not
-    /// go back to the pool: the next user would wait behind it.
+    /// go back to the pool: the next user would wait behind it. Nor must one that is of no use.
     busy: bool,
     /// No transaction pooler stands in between.
     direct: bool,
@@ -102,7 +107,11 @@ impl Database {
 
     /// Borrows a connection whose queries must be answered within `deadline`.
     pub async fn session(&self, lane: Lane, deadline: Duration) -> Result<Session, DbError> {
-        self.lend(self.pool(lane).get().await, deadline)
+        let timeouts = match lane {
+            Lane::Request => Timeouts { wait: Some(REQUEST_WAITS), ..TIMEOUTS },
+            _ => TIMEOUTS,
+        };
+        self.lend(self.pool(lane).timeout_get(&timeouts).await, deadline)
     }
 
     /// Borrows a connection for a claim, or for what else the loop waits for: a shared one if one is free at this moment, so
@@ -170,7 +179,7 @@ impl Database {
         match lane {
             Lane::Renewal => &self.renewal,
             Lane::Work => &self.work,
-            Lane::Shared => &self.shared,
+            Lane::Shared | Lane::Request => &self.shared,
         }
     }
 }
@@ -199,8 +208,10 @@ impl Session {
         self.busy = true;
         let result = match timeout(self.deadline, question(object)).await {
             Ok(result) => {
-                self.busy = false;
-                result.map_err(note_detail)
+                let result = result.map_err(note_detail);
+                // The server that can be written to is at the other end of another connection, if anywhere.
+                self.busy = result.as_ref().is_err_and(DbError::is_read_only);
+                result
             }
             Err(_) => Err(DbError::Timeout(self.deadline)),
         };

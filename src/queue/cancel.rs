@@ -24,7 +24,7 @@ impl Queue {
     /// Cancels those of `ids` that have not ended. The others are missing from the answer.
     pub async fn cancel(&self, ids: &[Uuid], reason: &str) -> Result<Vec<Cancelled>, DbError> {
         let params = [(&ids as _, Type::UUID_ARRAY), (&reason as _, Type::TEXT)];
-        let (rows, refused) = self.query_logged(Lane::Shared, deadline::REQUEST, CANCEL, &params).await?;
+        let (rows, refused) = self.query_logged(Lane::Request, deadline::REQUEST, CANCEL, &params).await?;
         let cancelled = rows
             .iter()
             .map(|row| Ok(Cancelled { id: row.try_get(0)?, done: row.try_get(1)? }))

@@ -203,7 +203,7 @@ impl Queue {
                 task.scheduled_for <= statement_timestamp()
             from agent_tasks task left join task_types kind on kind.task_type = task.task_type
             where task.id = $1";
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
         let Some(row) = rows.first() else { return Ok(Some(NotClaimed::NotPending)) };
         let (task_type, status): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         let (paused, suspect, due): (bool, bool, Option<bool>) =

@@ -13,7 +13,7 @@ impl Queue {
     pub async fn redrive(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
         let params = [(&ids as _, Type::UUID_ARRAY)];
         let rows =
-            self.db.query(Lane::Shared, deadline::REQUEST, include_str!("redrive.sql"), &params).await?;
+            self.db.query(Lane::Request, deadline::REQUEST, include_str!("redrive.sql"), &params).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -29,6 +29,6 @@ impl Queue {
             select pg_notify('agent_tasks', '')::text from moved";
         let seconds = delay.as_secs_f64();
         let params = [(&id as _, Type::UUID), (&seconds as _, Type::FLOAT8)];
-        Ok(!self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?.is_empty())
+        Ok(!self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?.is_empty())
     }
 }

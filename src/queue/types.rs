@@ -38,7 +38,7 @@ impl Queue {
         let sql = "
             select task_type::text, paused, timeout_seconds, max_retries, retry_base_seconds
             from task_types order by task_type";
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[]).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &[]).await?;
         rows.iter()
             .map(|row| {
                 Ok(TaskType {
@@ -61,7 +61,7 @@ impl Queue {
             )
             select case when not paused then pg_notify('agent_tasks', '')::text end from kind";
         let params = [(&task_type as _, Type::TEXT), (&paused as _, Type::BOOL)];
-        self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?;
+        self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?;
         Ok(())
     }
 }

@@ -110,9 +110,10 @@ impl Ticket {
         self.held.started(self.terms.timeout);
         let services = engine.services.fenced(self.held.fence.clone());
         let code = handler.run(task, services);
+        let fence = self.held.fence.clone();
         let timed = async move {
             let began = Instant::now();
-            let outcome = code.await;
+            let outcome = fence.within(code).await;
             (outcome, began.elapsed())
         };
         Ok(tokio::spawn(timed.instrument(span)))

@@ -7,6 +7,7 @@ use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::config::Config;
 use task_processor::handlers;
 use tokio_postgres::NoTls;
+use tokio_postgres::types::FromSqlOwned;
 
 use crate::support::{Proxy, TestApp, eventually, scratch};
 
@@ -30,16 +31,20 @@ impl Outage {
     }
 
     async fn app_with(&self, extra: &[(&str, &str)]) -> TestApp {
-        app_behind(&self.proxy, extra).await
+        TestApp::behind(&self.proxy, extra).await
     }
 
     /// One value, straight from the server.
-    async fn value<T: tokio_postgres::types::FromSqlOwned>(&self, sql: &str) -> T {
+    async fn value<T: FromSqlOwned>(&self, sql: &str) -> T {
+        self.try_value(sql).await.expect("an answer")
+    }
+
+    /// The same, unless the server is not there.
+    async fn try_value<T: FromSqlOwned>(&self, sql: &str) -> Option<T> {
         let server = self.server.as_ref().expect("it runs");
-        let (client, connection) =
-            tokio_postgres::connect(&server.url("postgres"), NoTls).await.expect("a connection");
+        let (client, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await.ok()?;
         tokio::spawn(connection);
-        client.query_typed(sql, &[]).await.expect("an answer")[0].get(0)
+        Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
     }
 
     /// Has the app claim what it will not hear of. From then on the wire is mute.
@@ -80,17 +85,6 @@ impl Outage {
     }
 }
 
-/// The service, at the other end of the given wire.
-async fn app_behind(proxy: &Proxy, extra: &[(&str, &str)]) -> TestApp {
-    let url = proxy.url("postgres");
-    let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
-    let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
-    config.http.host = [127, 0, 0, 1].into();
-    let app = TestApp::start_with(config, handlers::all()).await;
-    app.ready().await;
-    app
-}
-
 async fn start(data: &std::path::Path) -> EmbeddedPostgres {
     let mut options = Options::kept(data);
     options.durable = true;
@@ -123,8 +117,16 @@ async fn a_database_that_is_restarted_or_crashes_under_load_costs_nothing_but_ti
         eventually("all are done", async || outage.value(UNHARMED).await).await;
         eventually("health tells", async || app.get("/health").await.1["status"] == "healthy").await;
     }
+    // A backend that dies takes all the others along.
+    assert_eq!(outage.value::<i64>(ADD).await, 100);
+    app.worker.wake();
+    eventually("some run", async || app.worker.in_hand() > 0).await;
+    let backend = "select min(pid) from pg_stat_activity where application_name = 'task-processor'";
+    kill_process(Pid::from_raw(outage.value(backend).await).expect("an id"), Signal::KILL).expect("it runs");
+    eventually("all are done", async || outage.try_value(UNHARMED).await == Some(true)).await;
     let log = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
     assert_eq!(outage.value::<i64>(log).await, 0, "nothing counts as a crash");
+    assert_eq!(outage.value::<i64>("select count(*) from agent_tasks").await, 300, "what was committed");
     app.stop().await;
 }
 
@@ -218,7 +220,7 @@ async fn who_reaches_a_database_first_that_was_away_gives_the_others_time_to_com
     let outage = Outage::new("grace").await;
     let socket = outage.server.as_ref().expect("it runs").socket_dir().to_owned();
     let wire = Proxy::to(&socket).await;
-    let late = app_behind(&wire, &[("LEASE_SECONDS", "8")]).await;
+    let late = TestApp::behind(&wire, &[("LEASE_SECONDS", "8")]).await;
     outage.value::<i64>(&ADD.replace("200", "60000").replace("100", "5")).await;
     late.worker.wake();
     eventually("it works", async || late.worker.in_hand() == 5).await;

@@ -1,5 +1,6 @@
 //! The service as processes: killed, stopped, frozen, and what their tasks suffer.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -187,4 +188,26 @@ async fn a_handler_that_blocks_a_thread_past_its_timeout_makes_the_process_end_a
     assert!(db.value::<bool>(alive).await, "both threads are blocked and the leases still renewed");
     assert_eq!(stuck.exit_code().await, Some(70), "{}", stuck.log());
     assert!(stuck.log().contains("a handler blocks its thread"), "{}", stuck.log());
+}
+
+#[tokio::test]
+async fn a_process_whose_log_nobody_reads_any_more_works_on() {
+    let db = TestDb::new().await;
+    insert(&db, 10, "{}").await;
+    insert(&db, 1, r#"{"panic": true}"#).await;
+    for format in ["json", "pretty"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_task-processor"))
+            .arg("once")
+            .env_clear()
+            .envs(db.vars(&[("LOG_FORMAT", format)]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        drop(child.stderr.take());
+        assert_eq!(child.wait().expect("our child").code(), Some(0), "{format}");
+        let ended = "select bool_and((status = 'completed') <> (context_json ? 'panic')) from agent_tasks";
+        assert!(db.value::<bool>(ended).await, "{format}");
+        db.execute("update agent_tasks set status = 'pending'").await;
+    }
 }

@@ -54,7 +54,7 @@ impl Queue {
             from unfinished
             group by task_type, status
             order by task_type, status";
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&MAX_DEPTH, Type::INT8)]).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&MAX_DEPTH, Type::INT8)]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Depth {
@@ -97,7 +97,8 @@ impl Queue {
                 )
                 limit 1000
             ) due";
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&types, Type::TEXT_ARRAY)]).await?;
+        let rows =
+            self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&types, Type::TEXT_ARRAY)]).await?;
         Ok(rows[0].try_get::<_, i64>(0)?.unsigned_abs())
     }
 }

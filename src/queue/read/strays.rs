@@ -28,7 +28,7 @@ impl Queue {
     pub async fn unroutable(&self, known: &[String]) -> Result<Vec<(String, i64)>, DbError> {
         let params = [(&known as _, Type::TEXT_ARRAY), (&MAX_UNROUTABLE as _, Type::INT8)];
         let sql = include_str!("unroutable.sql");
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
@@ -36,7 +36,7 @@ impl Queue {
     pub async fn strays(&self) -> Result<Option<Strays>, DbError> {
         let window = self.rules.adopt_window.as_secs_f64();
         let sql = include_str!("strays.sql");
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&window, Type::FLOAT8)]).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&window, Type::FLOAT8)]).await?;
         let tasks: i64 = rows[0].try_get(0)?;
         let Some(age) = rows[0].try_get::<_, Option<f64>>(1)? else { return Ok(None) };
         let these = format!(

@@ -33,7 +33,7 @@ impl Queue {
             (&filter.task_type as _, Type::TEXT),
             (&filter.limit as _, Type::INT8),
         ];
-        json_rows(&self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?)
+        json_rows(&self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?)
     }
 
     /// The ids of all tasks that match, oldest first, to change them.
@@ -49,7 +49,7 @@ impl Queue {
             (&filter.task_type as _, Type::TEXT),
             (&filter.limit as _, Type::INT8),
         ];
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -57,7 +57,7 @@ impl Queue {
     pub async fn get(&self, id: Uuid) -> Result<Option<Value>, DbError> {
         let sql = "
             select (to_jsonb(task) - 'lease_token')::text from agent_tasks task where task.id = $1";
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
         Ok(json_rows(&rows)?.pop())
     }
 
@@ -69,7 +69,7 @@ impl Queue {
             where entry.context_id = $1 and entry.agent_type = 'task_processor'
             order by entry.created_at, entry.attempt
             limit 1000";
-        json_rows(&self.db.query(Lane::Shared, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?)
+        json_rows(&self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?)
     }
 }
 

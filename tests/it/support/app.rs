@@ -13,7 +13,7 @@ use task_processor::worker::WorkerHandle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{TestDb, eventually};
+use super::{Proxy, TestDb, eventually};
 
 /// The key that [`TestDb::config`] sets.
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
@@ -38,6 +38,17 @@ impl TestApp {
         let bound = app.bind(Doors::All).await.expect("a free port");
         let (address, worker, shutdown) = (bound.address(), bound.worker(), bound.shutdown().clone());
         Self { address, worker, shutdown, http: client(), running: tokio::spawn(bound.run()) }
+    }
+
+    /// With the built-in handlers, at the other end of the given wire, on the server's first database. Waits until it works.
+    pub(crate) async fn behind(wire: &Proxy, extra: &[(&str, &str)]) -> Self {
+        let url = wire.url("postgres");
+        let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
+        let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
+        config.http.host = [127, 0, 0, 1].into();
+        let app = Self::start_with(config, handlers::all()).await;
+        app.ready().await;
+        app
     }
 
     /// Waits until it works.

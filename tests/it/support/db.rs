@@ -68,6 +68,11 @@ impl TestDb {
         (proxy, url)
     }
 
+    /// Lets new connections through a wire that was cut.
+    pub(crate) fn lead(&self, wire: &Proxy) {
+        wire.lead_to(self.server.postgres.socket_dir());
+    }
+
     /// The environment for this database. Retries come after a second, and the poll is so rare that only a wake-up
     /// explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent. The last of two values
     /// for a variable counts.

@@ -6,9 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use task_processor::app::{App, Doors};
+use task_processor::config::Config;
+use task_processor::handler::Registry;
+use task_processor::telemetry;
 
 use super::app::client;
-use super::{KEY, TestDb, eventually};
+use super::effects::{Act, Effects};
+use super::{KEY, TestDb, eventually, test_variable};
 
 /// A process, killed when the test ends.
 pub(crate) struct Instance {
@@ -26,10 +31,22 @@ impl Instance {
 
     /// The same with the program of another release.
     pub(crate) async fn start_program(program: &str, db: &TestDb, extra: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program)
-            .arg("serve")
+        Self::start_command(Command::new(program).arg("serve"), db.vars(extra)).await
+    }
+
+    /// The same, with the handler [`Act`] instead of the built-in ones: this program, once more.
+    pub(crate) async fn start_acting(db: &TestDb, effects: &Effects, extra: &[(&str, &str)]) -> Self {
+        let (name, value) = effects.variable();
+        let vars = db.vars(extra).into_iter().chain([(name.to_owned(), value)]);
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        let only = ["--exact", "support::instance::the_acting_process", "--ignored", "--nocapture"];
+        Self::start_command(command.args(only), vars).await
+    }
+
+    async fn start_command(command: &mut Command, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut child = command
             .env_clear()
-            .envs(db.vars(extra))
+            .envs(vars)
             .env("LOG_FORMAT", "json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -123,4 +140,17 @@ impl Drop for Instance {
 
 fn port_of(line: &Value) -> Option<u16> {
     line["address"].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+/// What [`Instance::start_acting`] starts: `serve`, with the handler [`Act`].
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "no test, but a process that tests start"]
+async fn the_acting_process() {
+    let Some(world) = test_variable("EFFECTS").and_then(|address| address.parse().ok()) else { return };
+    let config = Config::from_env().expect("a configuration");
+    telemetry::init(&config.log);
+    let app = App::build(config, Registry::new().with(Act { world })).expect("an app");
+    app.shutdown().follow_signals().expect("signals");
+    let code = app.bind(Doors::All).await.expect("a port").run().await.expect("an orderly end");
+    std::process::exit(code);
 }

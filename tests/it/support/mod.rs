@@ -2,6 +2,7 @@
 
 mod app;
 mod db;
+mod effects;
 mod instance;
 mod issuer;
 mod model;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
+pub(crate) use effects::{Effects, acting};
 pub(crate) use instance::Instance;
 pub(crate) use issuer::{Issuer, SigningKey, now, token};
 pub(crate) use model::{FakeModel, MODEL_KEY, Says};
