@@ -46,9 +46,7 @@ async fn strike(world: &World, planned: Planned) -> bool {
         Fault::Freeze => {
             let slot = world.slot(process).await;
             let found = victim(world, &slot).await;
-            slot.signal(Signal::STOP);
-            sleep(past_the_lease).await;
-            slot.signal(Signal::CONT);
+            world.freeze(&slot, past_the_lease).await;
             found
         }
         Fault::Restart => restart(world, Stop::Fast).await,

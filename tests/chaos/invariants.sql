@@ -8,11 +8,15 @@
 --   chaos.cancelled     a row for every waiting task whose cancellation was acknowledged
 --   chaos.effects       a row for every time a handler of the type `chaos` came by: phase `start` or `finish`
 --   chaos.told          a row for every ending that a process reported in its log, once the database had taken it
+--   chaos.frozen        a row for every process that was stopped for longer than its leases
 --   chaos.kills         a row for every `kill -9`
 --   chaos.terms         what the processes were told: the wait before the first retry, and the time between two rescues
 --
 -- The numbers are those of the catalogue that this follows. Not here, since there is nothing yet that they could be about:
 -- I15 (outbox), I16 and I17 (transfers and holds), I18 (reputation).
+
+-- So that I21 reads counters of now.
+checkpoint;
 
 -- Every log row ends an attempt, except for the cancellation of a task that waited: that one names no token.
 -- kind: complete, failure (put back or given up), snooze, release, cancel, recover (rescue).
@@ -73,11 +77,19 @@ where task.id is null
     or coalesce(ends, 0) <> task.attempt - case status when 'processing' then 1 else 0 end
     or ends <> attempts or low <> 1 or high <> ends;
 
--- I04 No attempt starts before the one before it has ended: nobody runs a task beside somebody else.
+-- I04 No attempt starts before the one before it has ended, and no handler goes on after its own has: nobody runs a task
+-- beside somebody else. Only a process that was frozen may come to the next await of its handlers before it notices, and
+-- a busy machine gets a moment.
 select 'I04', ends.task_id, format('attempt %s ended at %s, the next one started at %s', ends.attempt, created_at, at)
 from ends
 join starts on starts.task_id = ends.task_id and starts.attempt = ends.attempt + 1
-where at < created_at;
+where at < created_at
+union all
+select 'I04', ends.task_id, format('attempt %s ended at %s by %s, its handler at %s', ends.attempt, created_at, kind, at)
+from ends
+cross join chaos.terms
+join chaos.effects effect on effect.task_id = ends.task_id and effect.attempt = ends.attempt and phase = 'finish'
+where at > created_at + tick and process not in (select process from chaos.frozen);
 
 -- I05 Nothing is `processing` whose lease has been over for more than two looks of a rescuer.
 select 'I05', id, format('the lease ended at %s', lease_expires_at)
@@ -217,7 +229,12 @@ select 'I20', null, format('prepared transaction %s', gid) from pg_prepared_xact
 union all
 select 'I20', null, format('advisory lock %s %s of process %s', classid, objid, pid) from pg_locks where locktype = 'advisory';
 
--- I21 Nothing is counted in 32 bits, and no counter has passed half of its range.
+-- I21 Nothing is counted in 32 bits, no counter has passed half of its range, and no row was ever locked by two at a time:
+-- that would use up multixacts, which are counted in 32 bits.
 select 'I21', null::uuid, format('sequence %s.%s of %s is at %s', schemaname, sequencename, data_type, last_value)
 from pg_sequences
-where data_type <> 'bigint'::regtype or last_value > max_value / 2;
+where data_type <> 'bigint'::regtype or last_value > max_value / 2
+union all
+select 'I21', null, format('%s multixacts were made', next_multixact_id::text::int8 - 1)
+from pg_control_checkpoint()
+where next_multixact_id::text <> '1';

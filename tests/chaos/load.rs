@@ -56,7 +56,7 @@ pub(crate) struct Volume {
     /// By each of the doors.
     pub(crate) batches_per_second: u32,
     pub(crate) tasks_per_batch: usize,
-    /// The tasks of such a run take a little longer than this.
+    /// Some tasks take longer than this.
     pub(crate) lease: Duration,
     /// One task in so many takes its process down; 0 for none.
     pub(crate) poison_one_in: u64,
@@ -83,7 +83,7 @@ impl Volume {
         let (roll, amount) = (random.between(0, 1000), random.between(0, 1000));
         let either = ["chaos", "chaos", "echo"][random.index(3)];
         let lease = u64::try_from(self.lease.as_millis()).expect("short");
-        let long = if amount < 100 { lease + amount * 5 } else { amount * 2 };
+        let long = if amount < 100 { lease + amount * 50 } else { amount * 2 };
         let (task_type, fate, context) = match roll {
             0..680 => (either, Fate::Completed, json!({})),
             680..880 => (either, Fate::Completed, json!({ "sleep_ms": amount / 10 })),

@@ -9,9 +9,11 @@
 )]
 
 mod callers;
+mod contention;
 mod faults;
 mod journal;
 mod load;
+mod measures;
 mod planted;
 mod process;
 #[path = "../it/support/proxy.rs"]

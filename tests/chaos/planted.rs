@@ -15,7 +15,7 @@ use crate::verdict;
 use crate::world::{Settings, World};
 
 /// The invariants that must fire, and a corruption that makes them.
-const CORRUPTIONS: [(&[&str], &str); 18] = [
+const CORRUPTIONS: [(&[&str], &str); 19] = [
     (&["I01"], "update agent_tasks set completed_at = null where id = (select id from done)"),
     (&["I02"], "update agent_tasks set lease_token = gen_random_uuid() where id = (select id from done)"),
     (
@@ -28,6 +28,10 @@ const CORRUPTIONS: [(&[&str], &str); 18] = [
         &["I04"],
         "update chaos.effects effect set at = at - interval '1 hour' from rescued
          where effect.task_id = rescued.task_id and effect.attempt = rescued.attempt + 1 and phase = 'start'",
+    ),
+    (
+        &["I04"],
+        "update chaos.effects effect set at = at + interval '1 hour' from done where effect.task_id = done.id and phase = 'finish'",
     ),
     // What runs keeps a queue from being drained, too.
     (
@@ -51,12 +55,12 @@ const CORRUPTIONS: [(&[&str], &str); 18] = [
     ),
     (&["I09"], "insert into chaos.acknowledged values (gen_random_uuid(), null)"),
     (&["I10"], "insert into chaos.told select id, attempt, 'snooze', 'w9.9' from done"),
-    (&["I11"], "insert into chaos.effects select id, attempt, 'finish', now(), 'w9.9' from done"),
+    (&["I11"], "insert into chaos.effects select id, attempt, 'finish', last_attempted_at, 'w9.9' from done"),
     (&["I12"], "insert into chaos.effects select id, attempt + 1, 'start', now(), 'w9.9' from done"),
     (&["I13"], "update pg_index set indisvalid = false where indrelid = 'agent_actions_log'::regclass"),
     (
         &["I14"],
-        "update agent_actions_log log set created_at = rescued.created_at - interval '1 s' from rescued
+        "update agent_actions_log log set created_at = rescued.created_at - interval '1 ms' from rescued
          where log.context_id = rescued.task_id and log.attempt = rescued.attempt + 1 and log.action_type like 'process%'",
     ),
     (&["I19"], "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'planted', '{}')"),
@@ -68,13 +72,14 @@ const CORRUPTIONS: [(&[&str], &str); 18] = [
 /// that of one that failed and was tried again.
 const VICTIMS: &str = "
     create temporary view done as
-        select id, attempt from agent_tasks
+        select id, attempt, last_attempted_at from agent_tasks
         where status = 'completed' and task_type = 'chaos' and attempt = 1 order by id limit 1;
     create temporary table rescued as
         select task_id, attempt, created_at from ends
         where kind = 'recover' and exists (
             select from ends after
             where after.task_id = ends.task_id and after.attempt = ends.attempt + 1 and after.kind = 'complete'
+                and after.created_at < ends.created_at + interval '0.8 s'
         ) and exists (
             select from chaos.effects effect where effect.task_id = ends.task_id and effect.attempt = ends.attempt + 1
         )

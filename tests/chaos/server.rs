@@ -49,6 +49,11 @@ impl Server {
         Proxy::to(self.postgres.lock().await.as_ref().expect("it runs").socket_dir()).await
     }
 
+    /// Straight to it.
+    pub(crate) async fn url(&self) -> String {
+        self.postgres.lock().await.as_ref().expect("it runs").url("postgres")
+    }
+
     /// Stops it and starts it again, and leads the wires there.
     pub(crate) async fn restart(&self, how: Stop, wires: &[&Proxy]) {
         let mut slot = self.postgres.lock().await;

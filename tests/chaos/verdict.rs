@@ -18,6 +18,7 @@ const TABLES: &str = "
     create unlogged table chaos.cancelled (task_id uuid);
     create unlogged table chaos.effects (task_id uuid, attempt int, phase text, at timestamptz, process text);
     create unlogged table chaos.told (task_id uuid, attempt int, ending text, process text);
+    create unlogged table chaos.frozen (process text);
     create unlogged table chaos.kills (process text, at timestamptz);
     create unlogged table chaos.terms (retry_base interval, tick interval);
     create index on chaos.effects (task_id, attempt);
@@ -37,15 +38,7 @@ pub(crate) async fn load_journal(client: &Client, dir: &Path, lease: Duration) {
     for file in files(dir, "log") {
         load_told(client, &file).await;
     }
-    let kills = journal::lines(&dir.join("kills"));
-    let (names, times) = kills
-        .iter()
-        .map(|kill| (&kill[0], kill[1].parse().expect("a time")))
-        .unzip::<_, i64, Vec<_>, Vec<_>>();
-    let sql = "insert into chaos.kills
-        select name, 'epoch'::timestamptz + at * interval '1 us' from unnest($1::text[], $2::int8[]) as k (name, at)";
-    let params: Params<'_> = &[(&names, Type::TEXT_ARRAY), (&times, Type::INT8_ARRAY)];
-    client.query_typed(sql, params).await.expect("loaded");
+    load_faults(client, dir).await;
     client
         .batch_execute("analyze chaos.effects, chaos.told, chaos.acknowledged, agent_tasks")
         .await
@@ -100,6 +93,20 @@ async fn load_acknowledgements(client: &Client, dir: &Path) {
     let cancelled: Vec<Uuid> = journal::lines(&dir.join("cancelled")).iter().map(id).collect();
     let sql = "insert into chaos.cancelled select * from unnest($1::uuid[])";
     client.query_typed(sql, &[(&cancelled, Type::UUID_ARRAY)]).await.expect("loaded");
+}
+
+async fn load_faults(client: &Client, dir: &Path) {
+    let kills = journal::lines(&dir.join("kills"));
+    let names: Vec<&str> = kills.iter().map(|kill| kill[0].as_str()).collect();
+    let times: Vec<i64> = kills.iter().map(|kill| kill[1].parse().expect("a time")).collect();
+    let sql = "insert into chaos.kills
+        select name, 'epoch'::timestamptz + at * interval '1 us' from unnest($1::text[], $2::int8[]) as k (name, at)";
+    let params: Params<'_> = &[(&names, Type::TEXT_ARRAY), (&times, Type::INT8_ARRAY)];
+    client.query_typed(sql, params).await.expect("loaded");
+    let frozen = journal::lines(&dir.join("frozen"));
+    let names: Vec<&str> = frozen.iter().map(|frozen| frozen[0].as_str()).collect();
+    let sql = "insert into chaos.frozen select * from unnest($1::text[])";
+    client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await.expect("loaded");
 }
 
 async fn load_effects(client: &Client, file: &Path) {

@@ -70,6 +70,7 @@ pub(crate) struct World {
     pub(crate) callers: Proxy,
     pub(crate) slots: Vec<Mutex<Slot>>,
     kills: Journal,
+    frozen: Journal,
     book: Plain<Book>,
 }
 
@@ -97,8 +98,9 @@ impl World {
             slots.push(Mutex::new(slot));
             wires.push(wire);
         }
-        let (callers, kills) = (server.wire().await, Journal::open(&dir.join("kills")));
-        Self { dir, settings, server, wires, callers, slots, kills, book: Plain::default() }
+        let callers = server.wire().await;
+        let (kills, frozen) = (Journal::open(&dir.join("kills")), Journal::open(&dir.join("frozen")));
+        Self { dir, settings, server, wires, callers, slots, kills, frozen, book: Plain::default() }
     }
 
     pub(crate) fn all_wires(&self) -> Vec<&Proxy> {
@@ -128,6 +130,14 @@ impl World {
     pub(crate) async fn replace(&self, slot: &mut Slot, signal: Signal) {
         self.end(slot, signal).await;
         slot.start();
+    }
+
+    /// Stops a process for a while, as a machine does that is paused.
+    pub(crate) async fn freeze(&self, slot: &Slot, lasts: Duration) {
+        self.frozen.append(&format!("{}\n", slot.name()));
+        slot.signal(Signal::STOP);
+        sleep(lasts).await;
+        slot.signal(Signal::CONT);
     }
 
     /// Looks after the processes: one that ends by itself is reported, and gets a successor.
