@@ -57,10 +57,13 @@ async fn strike(world: &World, planned: Planned) -> bool {
         Fault::CutReply => cut_reply(wire, amount).await,
         Fault::CutCallers => cut_reply(&world.callers, amount).await,
         Fault::Mute => {
-            wire.mute();
-            sleep(Duration::from_millis(200 + amount)).await;
-            wire.flow();
-            wire.sever() > 0
+            hits(async || {
+                wire.mute();
+                sleep(Duration::from_millis(200 + amount)).await;
+                wire.flow();
+                wire.sever() > 0
+            })
+            .await
         }
         Fault::Stall => {
             let slot = world.slot(process).await;

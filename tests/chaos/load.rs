@@ -83,11 +83,11 @@ impl Volume {
         let (roll, amount) = (random.between(0, 1000), random.between(0, 1000));
         let either = ["chaos", "chaos", "echo"][random.index(3)];
         let lease = u64::try_from(self.lease.as_millis()).expect("short");
-        let long = if amount < 100 { lease + amount * 50 } else { amount * 2 };
+        let long = if amount < 300 { lease + amount * 15 } else { amount * 2 };
         let (task_type, fate, context) = match roll {
             0..680 => (either, Fate::Completed, json!({})),
-            680..880 => (either, Fate::Completed, json!({ "sleep_ms": amount / 10 })),
-            880..900 => (either, Fate::Completed, json!({ "sleep_ms": long })),
+            680..850 => (either, Fate::Completed, json!({ "sleep_ms": amount / 10 })),
+            850..900 => (either, Fate::Completed, json!({ "sleep_ms": long })),
             900..930 => (either, Fate::Completed, json!({ "fail_times": 1 + amount % 2 })),
             930..935 => ("chaos", Fate::Completed, json!({ "panic_times": 1 })),
             935..945 => (either, Fate::Failed, json!({ "fail_permanently": true })),
