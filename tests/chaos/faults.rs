@@ -30,7 +30,6 @@ pub(crate) async fn carry_out(world: &World, schedule: &[Planned]) {
 
 async fn strike(world: &World, planned: Planned) -> bool {
     let Planned { process, amount, .. } = planned;
-    let wire = &world.wires[process];
     let past_the_lease = world.settings.lease + Duration::from_millis(500 + amount);
     match planned.fault {
         Fault::Kill => {
@@ -49,13 +48,37 @@ async fn strike(world: &World, planned: Planned) -> bool {
             world.freeze(&slot, past_the_lease).await;
             found
         }
+        Fault::Stall => {
+            let slot = world.slot(process).await;
+            let found = victim(world, &slot).await;
+            world.wires[process].stall();
+            sleep(past_the_lease).await;
+            world.wires[process].flow();
+            found
+        }
         Fault::Restart => restart(world, Stop::Fast).await,
         Fault::Crash => restart(world, Stop::Immediate).await,
         Fault::CrashBackend => crash_backend(world).await,
         Fault::TerminateBackends => terminate_backends(world, amount).await,
+        // Shorter than what is left of any lease that is being renewed.
+        Fault::LockTable => {
+            lock(world, "lock table agent_tasks in access exclusive mode", world.settings.lease / 3).await
+        }
+        Fault::LockRows => {
+            let running = "select from agent_tasks where status = 'processing' and crash_count < 2
+                limit 20 for update skip locked";
+            lock(world, running, Duration::from_millis(500 + 2 * amount)).await
+        }
+        Fault::CutCallers => cut_reply(&world.callers, amount).await,
+        fault => disturb(&world.wires[process], fault, amount).await,
+    }
+}
+
+/// What happens on the wire of one process, and leaves the process alone.
+async fn disturb(wire: &Proxy, fault: Fault, amount: u64) -> bool {
+    match fault {
         Fault::Cut => hits(async || wire.sever() > 0).await,
         Fault::CutReply => cut_reply(wire, amount).await,
-        Fault::CutCallers => cut_reply(&world.callers, amount).await,
         Fault::Mute => {
             hits(async || {
                 wire.mute();
@@ -64,14 +87,6 @@ async fn strike(world: &World, planned: Planned) -> bool {
                 wire.sever() > 0
             })
             .await
-        }
-        Fault::Stall => {
-            let slot = world.slot(process).await;
-            let found = victim(world, &slot).await;
-            wire.stall();
-            sleep(past_the_lease).await;
-            wire.flow();
-            found
         }
         Fault::Delay => {
             wire.delay(Duration::from_millis(100 + amount / 5));
@@ -86,15 +101,7 @@ async fn strike(world: &World, planned: Planned) -> bool {
             true
         }
         Fault::HalfOpen => hits(async || wire.half_open_listeners() > 0).await,
-        // Shorter than what is left of any lease that is being renewed.
-        Fault::LockTable => {
-            lock(world, "lock table agent_tasks in access exclusive mode", world.settings.lease / 3).await
-        }
-        Fault::LockRows => {
-            let running = "select from agent_tasks where status = 'processing' and crash_count < 2
-                limit 20 for update skip locked";
-            lock(world, running, Duration::from_millis(500 + 2 * amount)).await
-        }
+        other => unreachable!("{other:?} is not the wire's affair"),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::faults;
 use crate::load::Volume;
 use crate::random::Random;
 use crate::schedule::Planned;
-use crate::verdict;
+use crate::verdict::{self, Figures};
 use crate::world::{Book, Settings, World};
 
 /// What still waits or runs is stuck when no attempt has begun or ended anywhere for so long. A task that must run alone
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 
 /// What came of it.
 pub(crate) struct Report {
-    pub(crate) figures: Vec<(String, f64)>,
+    pub(crate) figures: Figures,
     pub(crate) book: Book,
     /// Acknowledged to the callers.
     pub(crate) acknowledged: usize,
@@ -104,7 +104,7 @@ async fn judge(world: &World, acknowledged: usize, schedule: &[Planned]) -> Repo
     let client = world.server.client().await.expect("a server that is left alone");
     verdict::load_journal(&client, &world.dir, world.settings.lease).await;
     let mut wrong = verdict::violations(&client).await;
-    let figures = verdict::figures(&client).await;
+    let figures = Figures::of(&client).await;
     drop(client);
     let book = world.book();
     wrong.extend(book.complaints.iter().cloned());
@@ -121,18 +121,12 @@ async fn judge(world: &World, acknowledged: usize, schedule: &[Planned]) -> Repo
 }
 
 impl Report {
-    pub(crate) fn figure(&self, name: &str) -> f64 {
-        self.figures.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("{name}")).1
-    }
-
     fn print(&self) {
         let fired: Vec<String> =
             self.book.fired.iter().map(|(fault, times)| format!("{fault:?} {times}")).collect();
         println!("faults: {}", fired.join(", "));
         println!("exits: {:?}", self.book.exits);
-        let figures: Vec<String> =
-            self.figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        println!("figures: {}", figures.join(", "));
+        println!("figures: {}", self.figures);
         println!("violations: {}", self.wrong.len());
     }
 }

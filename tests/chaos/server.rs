@@ -68,7 +68,9 @@ impl Server {
         assert!(how == Stop::Immediate || stopped.is_ok(), "{stopped:?}");
         self.keep(&log);
         let postgres = start(&self.data).await;
-        wires.iter().for_each(|wire| wire.lead_to(postgres.socket_dir()));
+        for wire in wires {
+            wire.lead_to(postgres.socket_dir());
+        }
         *slot = Some(postgres);
     }
 

@@ -1,5 +1,6 @@
 //! Judges a run: loads the journal into the database, asks `invariants.sql`, and counts.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,22 +59,43 @@ pub(crate) async fn violations(client: &Client) -> Vec<String> {
     answers.into_iter().filter_map(line).collect()
 }
 
-/// The run in numbers, by name. To be asked after [`violations`], on the same connection.
-pub(crate) async fn figures(client: &Client) -> Vec<(String, f64)> {
-    let answers = client.simple_query(FIGURES).await.expect("the figures can be asked");
-    let rows = answers.into_iter().filter_map(|answer| match answer {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    rows.flat_map(|row| {
-        let number = |index| row.get(index).and_then(|text: &str| text.parse().ok()).unwrap_or(f64::NAN);
-        row.columns()
-            .iter()
-            .enumerate()
-            .map(|(index, column)| (column.name().to_owned(), number(index)))
-            .collect::<Vec<_>>()
-    })
-    .collect()
+/// The run in numbers, by name.
+pub(crate) struct Figures(Vec<(String, String)>);
+
+impl Figures {
+    /// To be asked after [`violations`], on the same connection.
+    pub(crate) async fn of(client: &Client) -> Self {
+        let answers = client.simple_query(FIGURES).await.expect("the figures can be asked");
+        let rows = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let columns = rows.flat_map(|row| {
+            let names = row.columns().iter().map(|column| column.name().to_owned());
+            names.enumerate().map(|(index, name)| (name, row.get(index).unwrap_or("none").to_owned()))
+        });
+        Self(columns.collect())
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.get(name).parse().expect("a count")
+    }
+
+    /// None if nothing was measured.
+    pub(crate) fn seconds(&self, name: &str) -> Option<f64> {
+        self.get(name).parse().ok()
+    }
+
+    fn get(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or_else(|| panic!("no figure {name}"), |(_, value)| value)
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| write!(out, "{name} {value}, "))
+    }
 }
 
 type Params<'a> = &'a [(&'a (dyn tokio_postgres::types::ToSql + Sync), Type)];
