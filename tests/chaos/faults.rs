@@ -13,7 +13,7 @@ use crate::server::Stop;
 use crate::world::World;
 
 /// How long a fault waits for something that it could hit.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Carries out the schedule, and returns when all faults are over and undone.
 pub(crate) async fn carry_out(world: &World, schedule: &[Planned]) {
@@ -35,7 +35,9 @@ async fn strike(world: &World, planned: Planned) -> bool {
         Fault::Kill => {
             let mut slot = world.slot(process).await;
             let found = victim(world, &slot).await;
-            world.replace(&mut slot, Signal::KILL).await;
+            if found {
+                world.replace(&mut slot, Signal::KILL).await;
+            }
             found
         }
         Fault::Terminate => {
@@ -45,15 +47,19 @@ async fn strike(world: &World, planned: Planned) -> bool {
         Fault::Freeze => {
             let slot = world.slot(process).await;
             let found = victim(world, &slot).await;
-            world.freeze(&slot, past_the_lease).await;
+            if found {
+                world.freeze(&slot, past_the_lease).await;
+            }
             found
         }
         Fault::Stall => {
             let slot = world.slot(process).await;
             let found = victim(world, &slot).await;
-            world.wires[process].stall();
-            sleep(past_the_lease).await;
-            world.wires[process].flow();
+            if found {
+                world.wires[process].stall();
+                sleep(past_the_lease).await;
+                world.wires[process].flow();
+            }
             found
         }
         Fault::Restart => restart(world, Stop::Fast).await,
@@ -105,15 +111,14 @@ async fn disturb(wire: &Proxy, fault: Fault, amount: u64) -> bool {
     }
 }
 
-/// Waits until the process holds tasks. Not one that crashed twice and runs alone: it would be our hand that made it
-/// poison, and nobody could tell.
+/// Waits until the process holds tasks or, if it never does, for any moment. But not while it runs a task that crashed
+/// twice, or has reserved one: it would be our hand that made it poison, and nobody could tell.
 async fn victim(world: &World, slot: &Slot) -> bool {
-    let sql = format!(
-        "select count(*) > 0 and bool_and(crash_count < 2) from agent_tasks
-         where status = 'processing' and claimed_by like '{}/%'",
-        slot.name()
-    );
-    hits(async || world.server.value(&sql).await == Some(true)).await
+    let ours = format!("status in ('pending', 'processing') and claimed_by like '{}/%'", slot.name());
+    let spared = format!("select coalesce(bool_and(crash_count < 2), true) from agent_tasks where {ours}");
+    let busy = format!("select count(*) > 0 and bool_and(crash_count < 2) from agent_tasks where {ours}");
+    let is = async |sql: &str| world.server.value(sql).await == Some(true);
+    hits(async || is(&busy).await).await || hits(async || is(&spared).await).await
 }
 
 async fn restart(world: &World, how: Stop) -> bool {
