@@ -88,8 +88,12 @@ impl Server {
         for setting in ["max_wal_size = '8GB'", "min_wal_size = '4GB'"] {
             self.batch(&format!("alter system set {setting}")).await?;
         }
-        let fill = "select pg_logical_emit_message(false, '', repeat('x', 1 << 20)) from generate_series(1, 4096)";
-        self.batch(&format!("select pg_reload_conf(); do $$ begin perform count(m) from ({fill}) filled(m); end $$")).await?;
+        let fill =
+            "select pg_logical_emit_message(false, '', repeat('x', 1 << 20)) from generate_series(1, 4096)";
+        self.batch(&format!(
+            "select pg_reload_conf(); do $$ begin perform count(m) from ({fill}) filled(m); end $$"
+        ))
+        .await?;
         self.batch("checkpoint").await
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Counts the claims and the tasks of this process, and lets nobody in while one is alone or waits to be.
 #[derive(Default)]
@@ -17,6 +18,10 @@ struct Inside {
     alone: bool,
     /// So many wait to be alone.
     wishes: usize,
+    /// Since when nobody could join.
+    closed_at: Option<Instant>,
+    /// Others could not join for as long as it is until then, and have not had that time yet.
+    owed_until: Option<Instant>,
 }
 
 /// One claim and the tasks it brought, from before it is sent until their last verdict is in. Clones share it.
@@ -47,7 +52,10 @@ impl Company {
 
     /// Somebody has to be alone: nobody joins any more.
     pub(super) fn wish_to_be_alone(self: &Arc<Self>) -> Wish {
-        self.lock().wishes += 1;
+        let mut inside = self.lock();
+        inside.wishes += 1;
+        inside.closed_at.get_or_insert_with(Instant::now);
+        drop(inside);
         Wish(self.clone())
     }
 
@@ -58,7 +66,14 @@ impl Company {
             return None;
         }
         inside.alone = true;
+        inside.closed_at.get_or_insert_with(Instant::now);
         Some(self.membership(true))
+    }
+
+    /// Whether somebody is alone, or has been at the cost of others who have not yet had as much time as that took.
+    pub(super) fn owes_others(&self) -> bool {
+        let inside = self.lock();
+        inside.alone || inside.owed_until.is_some_and(|moment| Instant::now() < moment)
     }
 
     /// Waits until nobody is inside.
@@ -94,11 +109,23 @@ impl Inside {
     fn lets_in(&self) -> bool {
         !self.alone && self.wishes == 0
     }
+
+    /// Somebody who kept others out has left.
+    fn opened(&mut self) {
+        if self.lets_in()
+            && let Some(closed_at) = self.closed_at.take()
+        {
+            self.owed_until = Some(Instant::now() + closed_at.elapsed());
+        }
+    }
 }
 
 impl Drop for Wish {
     fn drop(&mut self) {
-        self.0.lock().wishes -= 1;
+        let mut inside = self.0.lock();
+        inside.wishes -= 1;
+        inside.opened();
+        drop(inside);
         self.0.changed.notify_waiters();
     }
 }
@@ -108,6 +135,7 @@ impl Drop for Guard {
         let mut inside = self.company.lock();
         if self.alone {
             inside.alone = false;
+            inside.opened();
         } else {
             inside.others -= 1;
         }
@@ -118,6 +146,8 @@ impl Drop for Guard {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -146,6 +176,24 @@ mod tests {
         assert!(company.try_join().is_none());
         drop(alone);
         assert!(company.try_join().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_kept_out_is_owed_as_much_time_as_that_took() {
+        let company = Arc::new(Company::default());
+        let other = company.try_join();
+        let wish = company.wish_to_be_alone();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(other);
+        let alone = company.try_be_alone();
+        drop(wish);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(company.owes_others(), "somebody is alone");
+        drop(alone);
+        tokio::time::advance(Duration::from_millis(6_900)).await;
+        assert!(company.owes_others(), "seven seconds");
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert!(!company.owes_others());
     }
 
     #[tokio::test]

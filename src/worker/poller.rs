@@ -183,7 +183,7 @@ impl Poller {
             return Ok(idle);
         }
         let suspects_are_due = self.suspects.must_be_looked_at(engine.config.polling_interval);
-        if suspects_are_due && let Some(next) = self.make_room_for_suspect().await? {
+        if suspects_are_due && let Some(next) = self.make_room_for_suspect(true).await? {
             return Ok(next);
         }
         // What the question has found may be of any age.
@@ -237,7 +237,7 @@ impl Poller {
         }
         self.horizon.looked(look, &if more { Found::Contended } else { Found::All });
         let suspect_is_due = due.suspect == Some(Duration::ZERO);
-        if suspect_is_due && let Some(next) = self.make_room_for_suspect().await? {
+        if suspect_is_due && let Some(next) = self.make_room_for_suspect(more || got > 0).await? {
             return Ok(next);
         }
         if look.reach.is_some() && self.horizon.reach().is_none() {
@@ -265,8 +265,8 @@ impl Poller {
     }
 
     /// Sees to a task that must run with no other in its process, if there is one: its process died under it twice.
-    async fn make_room_for_suspect(&mut self) -> Result<Option<Next>, DbError> {
-        Ok(match self.suspects.make_room(&self.engine, &self.scope).await? {
+    async fn make_room_for_suspect(&mut self, others_wait: bool) -> Result<Option<Next>, DbError> {
+        Ok(match self.suspects.make_room(&self.engine, &self.scope, others_wait).await? {
             Room::Unneeded => None,
             Room::Awaited => Some(Next::Empty),
             Room::Made(attempts) => (self.dispatch(attempts) > 0).then_some(Next::Empty),

@@ -53,13 +53,18 @@ impl Suspects {
         self.looked_at = Instant::now();
     }
 
-    /// Reserves a suspect, if one is due, and claims it if the process is empty.
+    /// Reserves a suspect, if one is due, and claims it if the process is empty. While other tasks wait it does so for half
+    /// of the time at the most: suspects, however many and however long, must not bring everything else to a halt.
     pub(super) async fn make_room(
         &mut self,
         engine: &Arc<Engine>,
         scope: &Arc<Scope>,
+        others_wait: bool,
     ) -> Result<Room, DbError> {
         self.looked_at = Instant::now();
+        if self.reserved.is_none() && others_wait && engine.company.owes_others() {
+            return Ok(Room::Unneeded);
+        }
         let reserved = match &mut self.reserved {
             Some(reserved) => reserved,
             none => {

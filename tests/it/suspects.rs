@@ -117,6 +117,33 @@ async fn requests_that_overlap_do_not_keep_a_suspect_waiting() {
 }
 
 #[tokio::test]
+async fn suspects_that_come_one_after_another_do_not_bring_everything_else_to_a_halt() {
+    let db = TestDb::new().await;
+    let suspects = add_suspects(&db, 3).await;
+    // Longer than the interval after which a busy worker looks for suspects before anything else.
+    db.execute("update agent_tasks set context_json = '{\"sleep_ms\": 1500}'").await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 'ordinary', '{\"sleep_ms\": 300}' from generate_series(1, 40)",
+    )
+    .await;
+    let app = TestApp::start(&db, &[("CONCURRENCY", "2"), ("POLLING_INTERVAL_MS", "1000")]).await;
+    for suspect in suspects {
+        db.task_becomes(suspect, "status = 'completed'").await;
+    }
+    let between = "with suspects as (
+            select completed_at as ended, lead(last_attempted_at) over (order by last_attempted_at) as next
+            from agent_tasks where agent_type = 'suspect'
+        )
+        select count(*) = 2 from suspects where next is not null and exists (
+            select from agent_tasks
+            where agent_type = 'ordinary' and last_attempted_at between suspects.ended and suspects.next
+        )";
+    assert!(db.value::<bool>(between).await, "others have their turn");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn the_loop_waits_for_no_connection_that_handlers_have() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("DATABASE_POOL_SIZE", "3"), ("CONCURRENCY", "100")]).await;
