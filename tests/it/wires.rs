@@ -47,13 +47,13 @@ async fn an_attempt_acts_no_more_when_a_route_has_swallowed_its_renewals_for_a_l
     let task = NewTask::new("act", acting(300, 10));
     let id = wired.app.queue().enqueue_one(task).await.expect("a task").id;
     eventually("it acts", async || effects.of_attempt(1) > 10).await;
-    wired.wire.stall(true);
+    wired.wire.stall();
     let swallowed = Instant::now();
     eventually("it has stopped", async || effects.seen().last().unwrap().at.elapsed().as_secs() >= 1).await;
     let acted = effects.seen().last().unwrap().at - swallowed;
     assert!(acted < Duration::from_millis(3_100), "it went on without a lease: {acted:?}");
     assert_eq!(wired.app.get("/health").await.0, 200, "no restart would help");
-    wired.wire.stall(false);
+    wired.wire.flow();
     wired.db.task_becomes(id, "status = 'completed' and attempt = 2 and retry_count = 0").await;
     wired.app.stop().await;
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::eventually;
+/// How long it may take until what is to be held comes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Forwards connections to a Unix socket of Postgres.
 pub(crate) struct Proxy {
@@ -106,10 +107,14 @@ impl Proxy {
         self.conduct().muted.send_replace(true);
     }
 
-    /// Whether from now on nothing gets through, on these connections and on new ones: a route that swallows everything. What
-    /// was swallowed arrives when that is over.
-    pub(crate) fn stall(&self, stalled: bool) {
-        self.conduct().stalled.send_replace(stalled);
+    /// From now on nothing gets through, on these connections and on new ones: a route that swallows everything.
+    pub(crate) fn stall(&self) {
+        self.conduct().stalled.send_replace(true);
+    }
+
+    /// The end of that. What was swallowed arrives now.
+    pub(crate) fn flow(&self) {
+        self.conduct().stalled.send_replace(false);
     }
 
     /// From now on everything takes this long, in either direction.
@@ -130,8 +135,9 @@ impl Proxy {
 
     /// Waits until what was to be held is held.
     pub(crate) async fn holds(&self) {
-        let conduct = self.conduct();
-        eventually("the wire holds it", async || *conduct.held.borrow()).await;
+        let mut held = self.conduct().held.subscribe();
+        let caught = timeout(PATIENCE, held.wait_for(|held| *held)).await;
+        assert!(caught.is_ok(), "nothing came that was to be held");
     }
 
     fn hold(&self, hold: Hold) {
