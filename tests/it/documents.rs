@@ -41,14 +41,15 @@ fn links(document: &Path) -> Vec<Link> {
     links.collect()
 }
 
-/// Whether the code has a test of this name: an attribute that says so, and the function on the next line.
+/// Whether the code has a test of this name: the function, and before it attributes of which one says so.
 fn has_test(code: &str, name: &str) -> bool {
     let lines: Vec<&str> = code.lines().map(str::trim).collect();
     let head = format!("fn {name}(");
-    lines.windows(2).any(|pair| {
-        let is_test = pair[0].starts_with("#[") && pair[0].contains("test");
-        is_test && pair[1].trim_start_matches("async ").starts_with(&head)
-    })
+    let is_test = |function: usize| {
+        let mut attributes = lines[..function].iter().rev().take_while(|line| line.starts_with("#["));
+        attributes.any(|attribute| attribute.contains("test"))
+    };
+    (0..lines.len()).any(|at| lines[at].trim_start_matches("async ").starts_with(&head) && is_test(at))
 }
 
 #[test]

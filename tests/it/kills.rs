@@ -22,7 +22,11 @@ impl Kill {
         let db = TestDb::new().await;
         let effects = Effects::listen().await;
         let (wire, url) = db.over_tcp().await;
-        let settings = [("DATABASE_URL", url.as_str()), ("LISTEN_DATABASE_URL", &url)];
+        let settings = [
+            ("DATABASE_URL", url.as_str()),
+            ("LISTEN_DATABASE_URL", &url),
+            ("POLLING_INTERVAL_MS", "120000"),
+        ];
         let victim = Instance::start_acting(&db, &effects, &[SETTINGS, &settings].concat()).await;
         // What is to be stopped is the claim of the task, not that of an earlier look.
         let rests =
