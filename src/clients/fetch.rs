@@ -1,5 +1,6 @@
 //! HTTP to a service that is not trusted to be quick, brief or well-behaved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -7,6 +8,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, redirect};
 
 use super::ClientError;
+use super::guard::{Forbidden, Guard, check_url};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A server that sends nothing for so long has gone.
@@ -32,13 +34,16 @@ pub(crate) enum FetchError {
     Unreachable(String),
     #[error("answered with more than {0} bytes")]
     TooLarge(usize),
+    #[error("cannot be reached: {0}")]
+    Forbidden(#[from] Forbidden),
 }
 
-/// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment.
+/// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment, no forbidden address.
 pub(super) fn client() -> Result<Client, ClientError> {
     Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()
+        .dns_resolver(Arc::new(Guard::new()))
         .connect_timeout(CONNECT_WITHIN)
         .read_timeout(SILENCE)
         .user_agent(concat!("task-processor/", env!("CARGO_PKG_VERSION")))
@@ -52,7 +57,10 @@ pub(super) async fn fetch(request: RequestBuilder, limit: Duration) -> Result<Fe
 }
 
 async fn read(request: RequestBuilder) -> Result<Fetched, FetchError> {
-    let response = request.send().await.map_err(unreachable)?;
+    let (client, request) = request.build_split();
+    let request = request.map_err(unreachable)?;
+    check_url(request.url())?;
+    let response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
     Ok(Fetched { status, retry_after, body: read_body(response, MAX_BODY).await? })

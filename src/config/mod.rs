@@ -88,6 +88,9 @@ pub enum PollMode {
     Request,
 }
 
+/// The most connections at a time.
+pub const MAX_CONNECTIONS: usize = 2_048;
+
 /// Who may call, and where we listen.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -103,6 +106,8 @@ pub struct HttpConfig {
     pub metrics_open: bool,
     /// Let everyone in. Only `dev` sets it, and only on the loopback address.
     pub open: bool,
+    /// Connections at a time. Only tests have fewer than 2,048.
+    pub max_connections: usize,
 }
 
 /// A language model behind an HTTP chat endpoint.

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
 
 mod adoption;
+mod bodies;
 mod claims;
 mod clients;
 mod command_line;
 mod configuration;
+mod connections;
 mod costs;
 mod deployment;
 mod doctor;
@@ -15,17 +17,23 @@ mod doors;
 mod embedded_postgres;
 mod endings;
 mod enqueueing;
+mod flood;
+mod fuzz;
 mod handlers;
 mod hardships;
+mod injections;
 mod layers;
 mod logs;
 mod looks;
 mod migrations;
 mod outages;
 mod processes;
+mod secrets;
+mod strange_rows;
 mod stubborn;
 mod support;
 mod suspects;
+mod tampering;
 mod tls;
 mod tokens;
 mod working;
