@@ -1,14 +1,13 @@
 //! HTTP to a service that is not trusted to be quick, brief or well-behaved.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, redirect};
+use reqwest::{Client, RequestBuilder, Response};
 
 use super::ClientError;
-use super::guard::{Forbidden, Guard, check_url};
+use super::guard::{Forbidden, Guard, check_url, guarded};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A server that sends nothing for so long has gone.
@@ -40,10 +39,8 @@ pub(crate) enum FetchError {
 
 /// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment, no forbidden address.
 pub(super) fn client() -> Result<Client, ClientError> {
-    Client::builder()
-        .redirect(redirect::Policy::none())
+    guarded(Guard::new())
         .no_proxy()
-        .dns_resolver(Arc::new(Guard::new()))
         .connect_timeout(CONNECT_WITHIN)
         .read_timeout(SILENCE)
         .user_agent(concat!("task-processor/", env!("CARGO_PKG_VERSION")))

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
 use url::{Host, Url};
 
 /// AWS, its containers, Google Cloud, and Alibaba and Oracle, who have theirs outside the range of the others.
@@ -32,6 +34,11 @@ impl Guard {
     pub(crate) fn new() -> Self {
         Self(Arc::new(System))
     }
+}
+
+/// A client that asks no forbidden name and follows nobody elsewhere. URLs with an address are for [`check_url`].
+pub(crate) fn guarded(guard: Guard) -> ClientBuilder {
+    Client::builder().redirect(Policy::none()).dns_resolver(Arc::new(guard))
 }
 
 impl Resolve for Guard {
@@ -160,7 +167,7 @@ mod tests {
         let url = format!("http://metadata.example.com:{}/", listener.local_addr().unwrap().port());
         let server = tokio::spawn(async move { drop(listener.accept().await) });
         let guard = Guard(Arc::new(Fickle::default()));
-        let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(guard)).build().unwrap();
+        let client = guarded(guard).no_proxy().build().unwrap();
         let ask = async || crate::telemetry::chain(&client.get(&url).send().await.expect_err("no answer"));
         let error = ask().await;
         server.await.expect("the first time it is asked");

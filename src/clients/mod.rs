@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, MailConfig};
 pub(crate) use fetch::read_body;
-pub(crate) use guard::{Guard, check_url};
+pub(crate) use guard::{Guard, check_url, guarded};
 pub use mail::{Mail, MailError, Mailer};
 pub use model::{Model, ModelError, Question, Reply};
 

@@ -100,6 +100,23 @@ async fn what_two_megabytes_can_become_in_memory_is_let_go_at_once() {
     }
     let cost = instance.peak_memory() - before;
     assert!(cost < 64 * MEGABYTE, "each request left something behind: {} MB", cost / MEGABYTE);
+
+    // Nor is it kept for as long as a request waits.
+    let before = instance.memory();
+    let add = "insert into agent_tasks (task_type, agent_type, context_json, scheduled_for)
+        select 'echo', 'x', '{\"sleep_ms\": 60000}', now() + interval '1 hour' from generate_series(1, 5)";
+    db.execute(add).await;
+    let waiting = db.rows("select id::text from agent_tasks").await.into_iter().map(|row| {
+        let body =
+            format!("{{\"x\": [{}0], \"task_id\": \"{}\"}}", "0,".repeat(1_000_000), row.get::<_, &str>(0));
+        let request = client.post(instance.url("/process-task?wait=60")).bearer_auth(KEY).body(body);
+        tokio::spawn(request.send())
+    });
+    let waiting: Vec<_> = waiting.collect();
+    instance.runs(5).await;
+    let kept = instance.memory().saturating_sub(before);
+    assert!(kept < 64 * MEGABYTE, "{} MB for five requests that wait", kept / MEGABYTE);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

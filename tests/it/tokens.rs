@@ -365,6 +365,18 @@ async fn keys_that_cannot_be_fetched_are_told_from_tokens_that_are_wrong() {
 }
 
 #[tokio::test]
+async fn keys_are_not_looked_for_at_a_metadata_server() {
+    let db = TestDb::new().await;
+    let process =
+        Instance::start(&db, &[("SUPABASE_URL", "https://169.254.169.254"), ("RUST_LOG", "info")]).await;
+    let claims = json!({ "iss": "https://169.254.169.254/auth/v1", "exp": now() + 60 });
+    let token = SigningKey::ec("x").token(&claims);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    assert_eq!(answer(client.post(process.url("/trigger-poll")).bearer_auth(token)).await.0, 503);
+    assert!(process.log().contains("it is never asked"), "{}", process.log());
+}
+
+#[tokio::test]
 async fn keys_outlive_their_issuer_for_an_hour_and_are_looked_for_again_when_it_is_back() {
     let doors = Doors::open(|_| ()).await;
     let old = doors.rsa.token(&google_claims(&json!({})));

@@ -81,11 +81,20 @@ impl Instance {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// Its memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.kilobytes("VmRSS:") * 1024
+    }
+
     /// The most memory that it has had so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.kilobytes("VmHWM:") * 1024
+    }
+
+    fn kilobytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     pub(crate) fn port(&self) -> u16 {
