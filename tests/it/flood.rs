@@ -159,14 +159,14 @@ async fn connections_that_do_nothing_and_garbage_keep_neither_probes_nor_tasks_w
     let flood = Flood { slow: 50, idle: 50, rate: 3_000_000, lasts: Duration::from_secs(2) };
     let measured = measure(flood, true, 200).await;
     assert!(measured.garbage > 1_000_000 && measured.health.len() > 10, "{measured:?}");
-    // Beside all other tests, on two cores.
-    assert!(measured.p99() < Duration::from_secs(1), "{:?}", measured.p99());
+    // Beside all other tests, on two cores; who waits for a head waits for ten seconds.
+    assert!(measured.p99() < Duration::from_secs(3), "{:?}", measured.p99());
 }
 
 /// `cargo test --release --test it -- --ignored flood`, on a machine that does nothing else. `FLOOD_SECONDS` is how long
 /// each of the two halves lasts.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures: it needs the machine for itself and a release build"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_at_the_doors_costs_the_queue_at_most_a_fifth_more_than_a_flood_beside_it() {
     let seconds = test_variable("FLOOD_SECONDS").map_or(30, |text| text.parse().expect("seconds"));
     let flood = Flood { slow: 500, idle: 500, rate: 10_000_000, lasts: Duration::from_secs(seconds) };
