@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, redirect};
+use reqwest::{Client, RequestBuilder, Response};
 
 use super::ClientError;
+use super::guard::{Forbidden, Guard, check_url, guarded};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A server that sends nothing for so long has gone.
@@ -32,12 +33,13 @@ pub(crate) enum FetchError {
     Unreachable(String),
     #[error("answered with more than {0} bytes")]
     TooLarge(usize),
+    #[error("cannot be reached: {0}")]
+    Forbidden(#[from] Forbidden),
 }
 
-/// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment.
+/// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment, no forbidden address.
 pub(super) fn client() -> Result<Client, ClientError> {
-    Client::builder()
-        .redirect(redirect::Policy::none())
+    guarded(Guard::new())
         .no_proxy()
         .connect_timeout(CONNECT_WITHIN)
         .read_timeout(SILENCE)
@@ -52,7 +54,10 @@ pub(super) async fn fetch(request: RequestBuilder, limit: Duration) -> Result<Fe
 }
 
 async fn read(request: RequestBuilder) -> Result<Fetched, FetchError> {
-    let response = request.send().await.map_err(unreachable)?;
+    let (client, request) = request.build_split();
+    let request = request.map_err(unreachable)?;
+    check_url(request.url())?;
+    let response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
     Ok(Fetched { status, retry_after, body: read_body(response, MAX_BODY).await? })

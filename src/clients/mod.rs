@@ -1,6 +1,7 @@
 //! The outside world beside Postgres, as handlers reach it: a language model and a mail server.
 
 mod fetch;
+mod guard;
 mod mail;
 mod model;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, MailConfig};
 pub(crate) use fetch::read_body;
+pub(crate) use guard::{Guard, check_url, guarded};
 pub use mail::{Mail, MailError, Mailer};
 pub use model::{Model, ModelError, Question, Reply};
 

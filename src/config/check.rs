@@ -14,6 +14,9 @@ use super::{
     cloud_run_revision, platform,
 };
 
+/// Connections at a time: for a further one the one is closed that has asked for nothing for the longest time.
+const MAX_CONNECTIONS: usize = 2_048;
+
 /// What has been found wrong so far.
 #[derive(Default)]
 pub(super) struct Check {
@@ -143,6 +146,7 @@ impl Check {
             tokens: self.tokens(raw),
             metrics_open: self.flag("METRICS_OPEN", raw.metrics_open.as_deref()),
             open: false,
+            max_connections: MAX_CONNECTIONS,
         }
     }
 

@@ -103,6 +103,8 @@ pub struct HttpConfig {
     pub metrics_open: bool,
     /// Let everyone in. Only `dev` sets it, and only on the loopback address.
     pub open: bool,
+    /// Connections at a time. Only tests have fewer than 2,048.
+    pub max_connections: usize,
 }
 
 /// A language model behind an HTTP chat endpoint.

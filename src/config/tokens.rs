@@ -41,16 +41,23 @@ impl Check {
         }
     }
 
-    /// Keys come from there, so that a stranger on the way must not be able to put in others.
+    /// Keys come from there, so that a stranger on the way must not be able to put in others. It is not quoted: there may be
+    /// a password in it.
     fn supabase_issuer(&mut self, url: &str) -> Option<String> {
         let parsed = Url::parse(url).ok();
         let host = parsed.as_ref().and_then(Url::host_str);
         let what = match (parsed.as_ref().map(Url::scheme), host) {
+            _ if parsed
+                .as_ref()
+                .is_some_and(|url| !url.username().is_empty() || url.password().is_some()) =>
+            {
+                "has a user or a password in it"
+            }
             (Some("https"), Some(_)) | (Some("http"), Some("localhost" | "127.0.0.1" | "[::1]")) => {
                 return Some(format!("{}/auth/v1", url.trim_end_matches('/')));
             }
-            (Some("http"), Some(_)) => format!("{url:?} is not https"),
-            _ => format!("{url:?} is not a URL"),
+            (Some("http"), Some(_)) => "is not https",
+            _ => "is not a URL",
         };
         self.problem("SUPABASE_URL", what, "https://abcdefghijklmnopqrst.supabase.co");
         None

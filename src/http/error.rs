@@ -1,7 +1,7 @@
 //! One place where failures become status codes. A client sees a sentence; the log sees the cause.
 
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -35,6 +35,13 @@ impl ApiError {
     /// A caller whom we know, and who may not.
     pub(super) fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "Only a service may do this")
+    }
+
+    /// A body that would have to be unpacked.
+    pub(super) fn packed() -> Self {
+        let mut error = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed");
+        error.header = Some((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        error
     }
 
     /// Not now; a caller may repeat the request.

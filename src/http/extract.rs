@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_ENCODING;
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +25,11 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        // Nothing is unpacked here: a kilobyte could become a gigabyte.
+        let codings = request.headers().get_all(CONTENT_ENCODING).iter();
+        if !codings.into_iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(ApiError::packed());
+        }
         let bytes = match timeout(BODY_WITHIN, axum::body::Bytes::from_request(request, state)).await {
             Err(_) => {
                 return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"));

@@ -6,6 +6,7 @@ mod extract;
 mod metrics;
 mod processor;
 mod request_id;
+mod seats;
 mod server;
 
 use std::sync::Arc;

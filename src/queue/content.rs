@@ -9,6 +9,9 @@ const MAX_STORED: usize = 1024 * 1024;
 /// The largest input that is copied into the log, in bytes.
 const MAX_LOGGED_INPUT: usize = 8 * 1024;
 const MAX_ERROR: usize = 8 * 1024;
+/// Lists and objects in each other. What reads a value again, `serde_json`, gives up at 128 levels; what writes one, or
+/// looks at it, calls itself for each.
+pub(super) const MAX_DEPTH: usize = 127;
 
 /// The size of an input that is too large to be copied into the log.
 pub(super) fn oversize(context: &str) -> Option<i64> {
@@ -17,6 +20,9 @@ pub(super) fn oversize(context: &str) -> Option<i64> {
 
 /// A value as JSON text that `jsonb` takes. Postgres cannot store the character U+0000.
 pub(super) fn storable_json(mut value: Value) -> String {
+    if is_deeper_than(&value, MAX_DEPTH) {
+        return json!({ "truncated": true, "levels": format!("more than {MAX_DEPTH}") }).to_string();
+    }
     let mut text = json_text(&value);
     if holds_nul(&value) {
         replace_nul(&mut value);
@@ -51,6 +57,17 @@ pub(super) fn holds_nul(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(holds_nul),
         Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Whether lists and objects stand in each other on more levels than that.
+pub(super) fn is_deeper_than(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deeper_than(item, levels - 1)),
+        Value::Object(fields) => {
+            levels == 0 || fields.values().any(|field| is_deeper_than(field, levels - 1))
+        }
+        _ => false,
     }
 }
 

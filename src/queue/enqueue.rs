@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
-use super::content::{holds_nul, json_text};
+use super::content::{MAX_DEPTH, holds_nul, is_deeper_than, json_text};
 use super::enqueue_batch::Batch;
 use super::{Queue, QueueError, deadline};
 use crate::db::Lane;
@@ -121,12 +121,15 @@ impl NewTask {
         if self.timeout_seconds.is_some_and(|seconds| !(1..=604_800).contains(&seconds)) {
             return invalid("timeout_seconds", "must be from 1 to 604800".into());
         }
-        if self.scheduled_for.is_some_and(|at| at.year() < 1) {
-            return invalid("scheduled_for", "is before the year 1".into());
+        if self.scheduled_for.is_some_and(|at| at < DateTime::UNIX_EPOCH) {
+            return invalid("scheduled_for", "is before 1970".into());
         }
         let ahead = self.scheduled_for.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or_default();
         if ahead.max(self.delay) > FARTHEST {
             return invalid("scheduled_for", "is more than five years ahead".into());
+        }
+        if is_deeper_than(&self.context, MAX_DEPTH) {
+            return invalid("context_json", format!("nests more than {MAX_DEPTH} levels"));
         }
         let context = json_text(&self.context);
         if holds_nul(&self.context) {

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests to us, though not to clippy")]
 
 mod adoption;
+mod bodies;
 mod claims;
 mod clients;
 mod command_line;
 mod configuration;
+mod connections;
 mod costs;
 mod deployment;
 mod doctor;
@@ -16,9 +18,12 @@ mod embedded_postgres;
 mod endings;
 mod enqueueing;
 mod failover;
+mod flood;
 mod full_disk;
+mod fuzz;
 mod handlers;
 mod hardships;
+mod injections;
 mod kills;
 mod layers;
 mod logs;
@@ -30,9 +35,12 @@ mod panics;
 mod pressures;
 mod processes;
 mod rollout;
+mod secrets;
+mod strange_rows;
 mod stubborn;
 mod support;
 mod suspects;
+mod tampering;
 mod tls;
 mod tokens;
 mod wires;

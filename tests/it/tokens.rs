@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use task_processor::config::{AuthMode, Config};
 use task_processor::handlers;
 
-use crate::support::{Instance, Issuer, KEY, SigningKey, TestApp, TestDb, answer, now, token};
+use crate::support::{
+    Instance, Issuer, KEY, SigningKey, TestApp, TestDb, answer, eventually, now, pass, token,
+};
 
 const SECRET: &str = "a-secret-of-more-than-thirty-two-characters";
 const AUDIENCE: &str = "https://task-processor-abc.a.run.app";
@@ -111,7 +115,7 @@ fn stripped(token: &str) -> String {
 async fn tokens_of_services_open_the_door_whoever_has_signed_them() {
     let doors = Doors::open(|_| ()).await;
     let many = json!({ "aud": ["https://elsewhere.example.com", AUDIENCE] });
-    let late = json!({ "exp": now() - 30, "nbf": now() + 30 });
+    let late = json!({ "exp": now() - 30, "nbf": now() + 30, "iat": now() + 30 });
     let ours = json!({ "iss": "task-processor", "aud": "task-processor", "role": "service" });
     for (what, token) in [
         ("Supabase's own service key", signed_with_secret(&json!({}))),
@@ -160,6 +164,13 @@ async fn claims_that_are_not_for_us_open_nothing_however_well_they_are_signed() 
         ("expired, by the secret", signed_with_secret(&json!({ "exp": now() - 120 }))),
         ("without an end", signed_with_secret(&json!({ "exp": null }))),
         ("an end that is no number", google(json!({ "exp": "never" }))),
+        ("an end in milliseconds", google(json!({ "exp": (now() + 600) * 1000 }))),
+        ("an end beyond all times", signed_with_secret(&json!({ "exp": u64::MAX }))),
+        ("an end beyond all numbers", signed_with_secret(&json!({ "exp": 1e300 }))),
+        ("an end before all times", supabase(json!({ "exp": -1 }))),
+        ("made in the future", google(json!({ "iat": now() + 120 }))),
+        ("made in the future, by the secret", signed_with_secret(&json!({ "iat": now() + 120 }))),
+        ("made at no time", supabase(json!({ "iat": "now" }))),
         ("not valid yet", supabase(json!({ "nbf": now() + 120 }))),
         ("a wrong audience", google(json!({ "aud": format!("{AUDIENCE}/") }))),
         ("no audience", google(json!({ "aud": null }))),
@@ -197,6 +208,17 @@ async fn signatures_of_others_open_nothing_nor_do_keys_taken_for_what_they_are_n
     for (what, token) in [
         ("no algorithm", unsigned("none")),
         ("no algorithm, in capitals", unsigned("NONE")),
+        ("no algorithm, half in capitals", unsigned("None")),
+        ("no algorithm, in a mixture", unsigned("nOnE")),
+        ("no algorithm, and a signature", token(&json!({ "alg": "none" }), &by_secret, |_| vec![1; 32])),
+        ("an empty algorithm", unsigned("")),
+        ("our algorithm without a signature", unsigned("HS256")),
+        ("an algorithm that is nothing", token(&json!({ "alg": null }), &by_secret, |_| vec![])),
+        ("no word of an algorithm", token(&json!({ "typ": "JWT" }), &by_secret, |_| vec![])),
+        ("the RSA key as text taken for a secret", {
+            let pem = URL_SAFE_NO_PAD.encode(rsa.public());
+            hs256(&json!({ "alg": "HS256", "kid": rsa.name }), &for_google, pem.as_bytes())
+        }),
         ("an algorithm we do not take", unsigned("HS512")),
         ("another secret", secret(&by_secret, b"guess")),
         ("an empty secret", secret(&by_secret, b"")),
@@ -254,6 +276,47 @@ async fn tokens_that_are_cut_wrapped_or_headed_strangely_open_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_names_neither_its_own_key_nor_where_to_look_for_it() {
+    let doors = Doors::open(|_| ()).await;
+    let own = SigningKey::rsa("own");
+    let elsewhere = Issuer::start(&[&own, &SigningKey::rsa("google-1")]).await;
+    let claims = google_claims(&json!({}));
+    let url = elsewhere.url();
+    let headed = |changes: Value| token(&with(own.header(), &changes), &claims, |message| own.sign(message));
+    for header in [
+        json!({ "jku": url }),
+        json!({ "jku": format!("{url}/.well-known/jwks.json"), "kid": "google-1" }),
+        json!({ "x5u": url }),
+        json!({ "x5u": url, "kid": null }),
+        json!({ "x5c": [URL_SAFE_NO_PAD.encode(own.public())], "kid": "google-1" }),
+        json!({ "jwk": own.jwk() }),
+        json!({ "jwk": own.jwk(), "kid": "google-1" }),
+        json!({ "jwk": own.jwk(), "kid": null }),
+        json!({ "kid": url }),
+        json!({ "kid": "../../../../dev/null" }),
+        json!({ "kid": "/proc/self/environ" }),
+        json!({ "kid": "google-1' or '1'='1" }),
+        json!({ "kid": "x' union select 'secret" }),
+        json!({ "kid": "google-1\0" }),
+        json!({ "kid": "" }),
+        json!({ "kid": ["google-1"] }),
+        json!({ "kid": "k".repeat(5_000) }),
+    ] {
+        let refused = doors.knock(&headed(header.clone())).await;
+        assert_eq!(refused, 401, "{header}");
+    }
+    assert_eq!(elsewhere.fetches(), 0, "nobody goes where a token says");
+    assert!(doors.google.fetches() <= 1, "nor back to the issuer for every name");
+    assert_eq!(doors.knock(&doors.rsa.token(&claims)).await, 200);
+    // A name that stands there twice is none.
+    let twice = "{\"alg\":\"RS256\",\"kid\":\"google-1\",\"kid\":\"own\"}";
+    let whole = doors.rsa.token(&claims);
+    let rest = whole.split_once('.').expect("a token").1;
+    assert_eq!(doors.knock(&format!("{}.{rest}", URL_SAFE_NO_PAD.encode(twice))).await, 401);
+    doors.app.stop().await;
+}
+
+#[tokio::test]
 async fn new_keys_are_fetched_when_a_token_names_one_and_names_made_up_cause_no_storm() {
     let doors = Doors::open(|_| ()).await;
     let claims = google_claims(&json!({}));
@@ -304,6 +367,18 @@ async fn keys_that_cannot_be_fetched_are_told_from_tokens_that_are_wrong() {
 }
 
 #[tokio::test]
+async fn keys_are_not_looked_for_at_a_metadata_server() {
+    let db = TestDb::new().await;
+    let process =
+        Instance::start(&db, &[("SUPABASE_URL", "https://169.254.169.254"), ("RUST_LOG", "info")]).await;
+    let claims = json!({ "iss": "https://169.254.169.254/auth/v1", "exp": now() + 60 });
+    let token = SigningKey::ec("x").token(&claims);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    assert_eq!(answer(client.post(process.url("/trigger-poll")).bearer_auth(token)).await.0, 503);
+    eventually("the log says why", async || process.log().contains("it is never asked")).await;
+}
+
+#[tokio::test]
 async fn keys_outlive_their_issuer_for_an_hour_and_are_looked_for_again_when_it_is_back() {
     let doors = Doors::open(|_| ()).await;
     let old = doors.rsa.token(&google_claims(&json!({})));
@@ -322,13 +397,6 @@ async fn keys_outlive_their_issuer_for_an_hour_and_are_looked_for_again_when_it_
     assert_eq!(doors.knock(&later).await, 200);
     assert_eq!(doors.knock(&old).await, 401);
     doors.app.stop().await;
-}
-
-/// Lets the process's clock leap.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ pub(super) struct Claims {
     role: Option<String>,
     email: Option<String>,
     email_verified: Option<bool>,
-    /// Seconds since 1970. Of a signed token the library checks it.
+    /// Seconds since 1970. Of a signed token the library checks that it is not over.
     pub(super) exp: f64,
+    iat: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,6 +35,11 @@ pub(super) struct Rule {
 }
 
 impl Claims {
+    /// Whether it was made by now, and ends some day: an end beyond the year 2286 is milliseconds, or nonsense.
+    pub(super) fn is_of_our_time(&self, now: f64) -> bool {
+        self.iat.is_none_or(|made| made <= now) && self.exp < 1e10
+    }
+
     /// Who is meant, for the log.
     pub(super) fn subject(&self) -> &str {
         self.sub.as_deref().unwrap_or("somebody without a name")

@@ -7,14 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use reqwest::redirect::Policy;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::clients::read_body;
+use crate::clients::{Guard, check_url, guarded, read_body};
 use crate::config::is_loopback;
 
 /// A key that was taken back is accepted no longer than this. Supabase's own cache holds it as long.
@@ -118,8 +117,9 @@ impl Inner {
 /// All keys that can be used, by name.
 async fn fetch(url: &str) -> anyhow::Result<HashMap<String, PublicKey>> {
     let url = Url::parse(url)?;
+    check_url(&url)?;
     // Built anew each time, which is rarely: where a machine has no certificates it fails, and nobody need be told before.
-    let mut client = reqwest::Client::builder().redirect(Policy::none()).timeout(FETCH_WITHIN);
+    let mut client = guarded(Guard::new()).timeout(FETCH_WITHIN);
     if is_loopback(&url) {
         client = client.no_proxy();
     }

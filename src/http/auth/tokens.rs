@@ -18,7 +18,7 @@ const GOOGLE: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"]
 /// What Cloud Run puts where the signature was that it has checked.
 const SIGNATURE_REMOVED: &str = "SIGNATURE_REMOVED_BY_GOOGLE";
 /// Clocks differ by so many seconds.
-const LEEWAY_SECONDS: u64 = 60;
+const LEEWAY_SECONDS: u32 = 60;
 const MAX_BYTES: usize = 8 * 1024;
 
 /// All that is known of tokens.
@@ -115,13 +115,10 @@ impl Tokens {
             }
             let claims: Claims =
                 insecure_decode_claims(token).map_err(|_| Refusal::Unknown("claims that cannot be read"))?;
-            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are few")]
-            let expired =
-                claims.exp < jsonwebtoken::get_current_timestamp().saturating_sub(LEEWAY_SECONDS) as f64;
-            if expired {
+            if claims.exp < now() - f64::from(LEEWAY_SECONDS) {
                 return Err(Refusal::Unknown("expired"));
             }
-            rule.check(&claims).map_err(Refusal::Unknown)?;
+            accept(&claims, rule)?;
             Ok(caller(&claims, true))
         })
     }
@@ -164,7 +161,7 @@ fn verified(token: &str, key: &PublicKey, rule: &Rule) -> Result<Claims, Refusal
     use jsonwebtoken::errors::ErrorKind;
     // The key's algorithm, whatever the token says.
     let mut validation = Validation::new(key.algorithm);
-    validation.leeway = LEEWAY_SECONDS;
+    validation.leeway = LEEWAY_SECONDS.into();
     validation.validate_nbf = true;
     // By the rule.
     validation.validate_aud = false;
@@ -177,8 +174,22 @@ fn verified(token: &str, key: &PublicKey, rule: &Rule) -> Result<Claims, Refusal
             _ => Refusal::Unknown("claims that cannot be read"),
         })?
         .claims;
-    rule.check(&claims).map_err(Refusal::Unknown)?;
+    accept(&claims, rule)?;
     Ok(claims)
+}
+
+/// What the library does not look at.
+fn accept(claims: &Claims, rule: &Rule) -> Result<(), Refusal> {
+    if !claims.is_of_our_time(now() + f64::from(LEEWAY_SECONDS)) {
+        return Err(Refusal::Unknown("made in the future, or without an end"));
+    }
+    rule.check(claims).map_err(Refusal::Unknown)
+}
+
+/// Seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "they are few")]
+fn now() -> f64 {
+    jsonwebtoken::get_current_timestamp() as f64
 }
 
 fn caller(claims: &Claims, service: bool) -> Caller {

@@ -30,7 +30,10 @@ pub(in crate::http) async fn process_task(
     if worker.condition() == Condition::Draining {
         return Err(ApiError::unavailable("The process is stopping"));
     }
-    let (id, early) = match Request::parse(&body) {
+    let asked = Request::parse(&body);
+    // Two megabytes of JSON are many times that in memory, and the request may wait for an hour.
+    drop(body);
+    let (id, early) = match asked {
         Request::Missing => return Err(ApiError::bad_request("Missing task_id in request body")),
         Request::Ignored(what) => return Ok(skipped(&what)),
         Request::Now(id) => (id, true),

@@ -127,6 +127,16 @@ async fn rubbish_is_no_answer() {
 }
 
 #[tokio::test]
+async fn a_metadata_server_is_not_asked_however_its_address_is_written() {
+    for host in ["169.254.169.254", "0xA9FEA9FE", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"] {
+        let url = format!("http://{host}/latest");
+        let vars = [("LLM_PROVIDER", "openai-compatible"), ("LLM_BASE_URL", &url), ("LLM_MODEL", "m")];
+        let error = clients(&vars).model().expect("a model").ask(QUESTION).await.expect_err("refused");
+        assert!(error.to_string().ends_with("it is never asked"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_without_counts_cost_nothing_that_is_known() {
     let says = r#"{"content": [{"type": "text", "text": "ok"}], "usage": {"input_tokens": -5, "output_tokens": 1e99}}"#;
     let server = FakeModel::start([Says::Raw(says)]).await;

@@ -103,6 +103,22 @@ impl Instance {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// Its memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.kilobytes("VmRSS:") * 1024
+    }
+
+    /// The most memory that it has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.kilobytes("VmHWM:") * 1024
+    }
+
+    fn kilobytes(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -115,9 +131,11 @@ impl Instance {
     pub(crate) async fn runs(&self, handlers: usize) {
         let line = format!("task_processor_running {handlers}\n");
         eventually("its handlers run", async || {
-            let answer =
-                self.http.get(self.url("/metrics")).bearer_auth(KEY).send().await.expect("an answer");
-            answer.text().await.expect("text").contains(&line)
+            // A connection that has idled may be closed at the moment when it is used again.
+            match self.http.get(self.url("/metrics")).bearer_auth(KEY).send().await {
+                Ok(answer) => answer.text().await.is_ok_and(|text| text.contains(&line)),
+                Err(_) => false,
+            }
         })
         .await;
     }

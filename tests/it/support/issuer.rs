@@ -81,7 +81,7 @@ impl SigningKey {
         }
     }
 
-    fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let key = match &self.pair {
             Pair::Rsa(_) => (DecodingKey::from_rsa_der(&self.public()), Algorithm::RS256),
             Pair::Ec(_) => (DecodingKey::from_ec_der(&self.public()), Algorithm::ES256),

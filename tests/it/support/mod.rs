@@ -10,6 +10,7 @@ mod pooler;
 mod proxy;
 mod server;
 mod smtp;
+mod wire;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) use model::{FakeModel, MODEL_KEY, Says};
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{connect, scratch, test_variable};
 pub(crate) use smtp::FakeSmtp;
+pub(crate) use wire::{Wire, pass};
 
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
