@@ -37,8 +37,8 @@ async fn until(world: &World, sql: &str, patience: Duration) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: leases of 30 s, waited for several times"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tasks_of_a_killed_process_start_elsewhere_within_forty_seconds() {
     for round in 1..=3 {
         let (rescued, p50, max) = rescue_after_kills().await;
@@ -89,8 +89,8 @@ fn finishes(world: &World) -> Vec<i64> {
     times
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "two minutes of steady work"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn throughput_is_back_within_five_seconds_of_a_database_that_accepts_connections() {
     const SECOND: i64 = 1_000_000;
     let world = World::start("recovery", defaults(2)).await;
@@ -126,8 +126,8 @@ async fn throughput_is_back_within_five_seconds_of_a_database_that_accepts_conne
     world.forget().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a hundred thousand tasks, twenty processes"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_processes_that_are_all_killed_and_started_at_once_drain_a_large_backlog() {
     let settings = Settings { programs: vec![Program::Traced; 20], ..Settings::quick() };
     let world = World::start("stampede", settings).await;

@@ -45,8 +45,8 @@ async fn without_faults_no_lease_is_lost_and_each_attempt_is_asked_for() {
     assert_eq!((count("rescued"), count("duplicates")), (0, 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "an hour, or as many seconds as SOAK_SECONDS says"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak() {
     let seed = number("CHAOS_SEED", u64::from(std::process::id()));
     let lasts = Duration::from_secs(number("SOAK_SECONDS", 3_600));

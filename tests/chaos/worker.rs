@@ -72,8 +72,8 @@ pub(crate) fn registry(journal: &Path) -> task_processor::Registry {
     handlers::all().with(Traced(Journal::open(journal)))
 }
 
-#[test]
 #[ignore = "not a test: the worker of the others, which start this program once more"]
+#[test]
 fn a_part_that_this_program_plays_for_the_others() {
     let Some(journal) = env_vars().remove(VARIABLE) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
