@@ -11,13 +11,15 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder};
 use url::{Host, Url};
 
-/// AWS, its containers, Google Cloud, and Alibaba and Oracle, who have theirs outside the range of the others.
-const METADATA: [IpAddr; 5] = [
+/// Outside the ranges that are closed anyway: AWS, its containers, Google Cloud, Scaleway, Alibaba, Oracle and Azure.
+const METADATA: [IpAddr; 7] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
 ];
 
 /// An address that nothing is asked at.
@@ -45,11 +47,18 @@ impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let asked = self.0.resolve(name);
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = asked.await?.collect();
-            for address in &addresses {
-                check(address.ip())?;
+            let (mut allowed, mut refused) = (Vec::new(), None);
+            for address in asked.await? {
+                match check(address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    // A neighbour may have a link-local address beside others.
+                    Err(forbidden) => refused = Some(forbidden),
+                }
             }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            match refused {
+                Some(forbidden) if allowed.is_empty() => Err(forbidden.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
         })
     }
 }
@@ -78,7 +87,10 @@ pub(crate) fn check_url(url: &Url) -> Result<(), Forbidden> {
 fn check(address: IpAddr) -> Result<(), Forbidden> {
     let forbidden = match meant(address) {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast(),
+        // The second range of NAT64 holds an address in places of each network's choice.
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local() || v6.is_multicast() || v6.segments()[..3] == [0x64, 0xff9b, 1]
+        }
     };
     if forbidden || METADATA.contains(&meant(address)) { Err(Forbidden(address)) } else { Ok(()) }
 }
@@ -93,7 +105,7 @@ fn meant(address: IpAddr) -> IpAddr {
         [0, 0, 0, 0, 0, 0, high, low] if high > 0 => inner(high, low),
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, .., high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => inner(high, low),
         _ => address,
     }
@@ -130,6 +142,9 @@ mod tests {
             "[fe80::1]",
             "100.100.100.200",
             "192.0.0.192",
+            "168.63.129.16",
+            "[fd00:42::42]",
+            "[64:ff9b:1:a9fe:a9:fe00::]",
             "224.0.0.1",
             "255.255.255.255",
             "[ff02::1]",
@@ -152,8 +167,9 @@ mod tests {
             let answers: &[&str] = match self.0.fetch_add(1, Ordering::SeqCst) {
                 0 => &["127.0.0.1"],
                 1 => &["169.254.169.254"],
-                2 => &["127.0.0.1", "::ffff:169.254.169.254"],
-                _ => &["fd00:ec2::254"],
+                2 => &["::ffff:169.254.169.254"],
+                3 => &["fd00:ec2::254"],
+                _ => &["fe80::1", "169.254.169.254", "127.0.0.1"],
             };
             let addresses: Vec<SocketAddr> =
                 answers.iter().map(|answer| SocketAddr::new(answer.parse().unwrap(), 0)).collect();
@@ -176,6 +192,8 @@ mod tests {
             let error = ask().await;
             assert!(error.contains(&format!("{address} is the address of a metadata server")), "{error}");
         }
+        let error = ask().await;
+        assert!(!error.contains("never asked"), "one address of several is allowed: {error}");
     }
 
     #[tokio::test]

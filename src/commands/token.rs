@@ -17,8 +17,8 @@ pub(super) struct Args {
     /// What they are: service, or anything else for somebody who may do nothing yet.
     #[arg(long, default_value = "service")]
     role: String,
-    /// How long it is valid, in seconds.
-    #[arg(long, default_value_t = 3_600)]
+    /// How long it is valid, in seconds; ten years at the most.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
     ttl: u64,
 }
 

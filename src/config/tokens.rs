@@ -5,7 +5,7 @@ use url::Url;
 
 use super::check::{Check, list};
 use super::raw::Raw;
-use super::{AuthMode, TokenConfig, platform};
+use super::{AuthMode, TokenConfig, is_loopback, platform};
 
 impl Check {
     pub(super) fn tokens(&mut self, raw: &Raw) -> TokenConfig {
@@ -44,6 +44,7 @@ impl Check {
     /// Keys come from there, so that a stranger on the way must not be able to put in others. It is not quoted: there may be
     /// a password in it.
     fn supabase_issuer(&mut self, url: &str) -> Option<String> {
+        let issuer = format!("{}/auth/v1", url.trim_end_matches('/'));
         let parsed = Url::parse(url).ok();
         let host = parsed.as_ref().and_then(Url::host_str);
         let what = match (parsed.as_ref().map(Url::scheme), host) {
@@ -53,9 +54,8 @@ impl Check {
             {
                 "has a user or a password in it"
             }
-            (Some("https"), Some(_)) | (Some("http"), Some("localhost" | "127.0.0.1" | "[::1]")) => {
-                return Some(format!("{}/auth/v1", url.trim_end_matches('/')));
-            }
+            (Some("https"), Some(_)) => return Some(issuer),
+            (Some("http"), Some(_)) if parsed.as_ref().is_some_and(is_loopback) => return Some(issuer),
             (Some("http"), Some(_)) => "is not https",
             _ => "is not a URL",
         };

@@ -3,6 +3,7 @@
 //! Every query goes through an unnamed typed statement, so that the same code works on a direct connection and
 //! through a pooler in session or transaction mode. Nothing here keeps session state.
 
+mod contact;
 mod error;
 pub mod inspect;
 mod listen;

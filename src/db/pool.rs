@@ -1,17 +1,18 @@
 //! The pool, in three parts, so that neither a busy API nor a busy queue can keep a lease from being renewed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime,
     TimeoutType, Timeouts,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::contact::Contact;
 use super::target::{SslMode, Target, TargetError};
 use super::{DbError, tls};
 use crate::config::DatabaseConfig;
@@ -61,18 +62,24 @@ pub struct Session {
     object: Option<Object>,
     deadline: Duration,
     contact: Arc<Contact>,
-    /// A query is under way. If the session is dropped now its answer is still to come, so the connection must not
-    /// go back to the pool: the next user would wait behind it. Nor must one that is of no use.
-    busy: bool,
+    afterwards: Afterwards,
+    /// What it says of writing is true of the server: a handler's statement may have been refused by somebody else.
+    is_ours: bool,
     /// No transaction pooler stands in between.
     direct: bool,
     tls: Option<MakeRustlsConnect>,
 }
 
-/// Since when the database has answered without a break.
-#[derive(Default)]
-struct Contact {
-    since: Mutex<Option<Instant>>,
+/// What becomes of a connection whose session is dropped now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    /// The next one gets it.
+    GoesBack,
+    /// It leads to a server that takes no writes.
+    IsClosed,
+    /// A query is under way whose answer is still to come, and the next one would wait behind it: it is closed, and the
+    /// query cancelled.
+    IsAbandoned,
 }
 
 impl Database {
@@ -111,7 +118,7 @@ impl Database {
             Lane::Request => Timeouts { wait: Some(REQUEST_WAITS), ..TIMEOUTS },
             _ => TIMEOUTS,
         };
-        self.lend(self.pool(lane).timeout_get(&timeouts).await, deadline)
+        self.lend(self.pool(lane).timeout_get(&timeouts).await, deadline, lane != Lane::Shared)
     }
 
     /// Borrows a connection for a claim, or for what else the loop waits for: a shared one if one is free at this moment, so
@@ -120,17 +127,23 @@ impl Database {
         let at_once = Timeouts { wait: Some(Duration::ZERO), ..TIMEOUTS };
         match self.shared.timeout_get(&at_once).await {
             Err(PoolError::Timeout(TimeoutType::Wait)) => self.session(Lane::Work, deadline).await,
-            result => self.lend(result, deadline),
+            result => self.lend(result, deadline, true),
         }
     }
 
-    fn lend(&self, object: Result<Object, PoolError>, deadline: Duration) -> Result<Session, DbError> {
+    fn lend(
+        &self,
+        object: Result<Object, PoolError>,
+        deadline: Duration,
+        is_ours: bool,
+    ) -> Result<Session, DbError> {
         match object {
             Ok(object) => Ok(Session {
                 object: Some(object),
                 deadline,
                 contact: self.contact.clone(),
-                busy: false,
+                afterwards: Afterwards::GoesBack,
+                is_ours,
                 direct: !self.target.transaction_pooler,
                 tls: self.tls.clone(),
             }),
@@ -158,7 +171,7 @@ impl Database {
     /// For how long the database has answered without a break, as far as this process could see.
     #[must_use]
     pub fn unbroken_for(&self) -> Option<Duration> {
-        self.contact.since.lock().expect("never poisoned").map(|since| since.elapsed())
+        self.contact.unbroken_for()
     }
 
     /// Connections (open, in use) of one part.
@@ -197,7 +210,7 @@ impl Session {
 
     /// Closes the connection instead of lending it to the next: it may hold an open transaction.
     pub fn discard(mut self) {
-        self.busy = true;
+        self.afterwards = Afterwards::IsAbandoned;
     }
 
     async fn ask<T>(
@@ -205,50 +218,38 @@ impl Session {
         question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, DbError> {
         let object = self.object.as_ref().expect("present until the session is dropped");
-        self.busy = true;
+        self.afterwards = Afterwards::IsAbandoned;
         let result = match timeout(self.deadline, question(object)).await {
             Ok(result) => {
                 let result = result.map_err(note_detail);
                 // The server that can be written to is at the other end of another connection, if anywhere.
-                self.busy = result.as_ref().is_err_and(DbError::is_read_only);
+                self.afterwards = match result.as_ref().is_err_and(DbError::is_read_only) {
+                    true => Afterwards::IsClosed,
+                    false => Afterwards::GoesBack,
+                };
                 result
             }
             Err(_) => Err(DbError::Timeout(self.deadline)),
         };
-        self.contact.heard(&result);
+        if self.is_ours || self.afterwards != Afterwards::IsClosed {
+            self.contact.heard(&result);
+        }
         result
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.busy
+        if self.afterwards != Afterwards::GoesBack
             && let Some(object) = self.object.take()
         {
             let client = Object::take(object);
             // PgBouncer before 1.20 may crash on a cancel request, and take all of its clients along. Through a pooler
             // the role's `statement_timeout` has to do.
-            if self.direct {
+            if self.afterwards == Afterwards::IsAbandoned && self.direct {
                 abandon(client, self.tls.take());
             }
         }
-    }
-}
-
-impl Contact {
-    fn heard<T>(&self, result: &Result<T, DbError>) {
-        match result {
-            Err(error) if error.is_disconnect() => self.lost(),
-            // A slow statement says nothing: neither that the server is there nor that it is gone.
-            Err(DbError::Timeout(_)) => {}
-            _ => {
-                self.since.lock().expect("never poisoned").get_or_insert_with(Instant::now);
-            }
-        }
-    }
-
-    fn lost(&self) {
-        *self.since.lock().expect("never poisoned") = None;
     }
 }
 

@@ -36,14 +36,34 @@ pub struct TargetError(pub String);
 const IGNORED: &[&str] =
     &["pgbouncer", "supa", "connection_limit", "pool_timeout", "schema", "sslnegotiation"];
 
+/// Parameters that `tokio-postgres` understands, but for those that are set here.
+const KNOWN: &[&str] = &[
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
+
 impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let mut url = Url::parse(text).map_err(|error| TargetError(format!("is not a URL ({error})")))?;
-        // What would be taken for a path or a parameter, and told in the next error, is the rest of the password.
-        let behind_the_host = [Some(url.path()), url.query(), url.fragment()];
-        if behind_the_host.into_iter().flatten().any(|part| part.contains('@')) {
+        // What is taken for a path or a parameter may be the rest of a password, so it is not quoted.
+        if [Some(url.path()), url.fragment()].into_iter().flatten().any(|part| part.contains('@')) {
             return Err(TargetError(
                 "has an @ behind the host: in a password write %2F for /, %3F for ? and %23 for #".into(),
             ));
@@ -60,8 +80,14 @@ impl FromStr for Target {
                 }
                 "pgbouncer" => transaction_pooler |= value == "true",
                 ignored if IGNORED.contains(&ignored) => {}
-                _ => {
+                known if KNOWN.contains(&known) => {
                     url.query_pairs_mut().append_pair(name, value);
+                }
+                _ => {
+                    let known = KNOWN.join(", ");
+                    return Err(TargetError(format!(
+                        "has a parameter that is not known (known are sslmode, {known}); in a password write %3F for ? and %26 for &"
+                    )));
                 }
             }
         }
@@ -205,7 +231,10 @@ mod tests {
         let free = vec(piece, 0..12).prop_map(|pieces| pieces.concat());
         let slip = ("[0-9/?#@:&=%]{0,3}", "[/?#@:&=%a-z]{0,3}")
             .prop_map(|(before, after)| format!("postgres://user:{before}hunter2{after}@host:5432/db"));
-        prop_oneof![free, slip]
+        let parameter = ("[a-z&=?]{0,3}", "[&=?@a-z]{0,3}").prop_map(|(before, after)| {
+            format!("postgres://host/db?user=a@b&password={before}hunter2{after}")
+        });
+        prop_oneof![free, slip, parameter]
     }
 
     proptest! {

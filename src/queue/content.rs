@@ -9,9 +9,9 @@ const MAX_STORED: usize = 1024 * 1024;
 /// The largest input that is copied into the log, in bytes.
 const MAX_LOGGED_INPUT: usize = 8 * 1024;
 const MAX_ERROR: usize = 8 * 1024;
-/// Lists and objects in each other. What reads a value again, `serde_json`, gives up at 128 levels; what writes one, or
-/// looks at it, calls itself for each.
-pub(super) const MAX_DEPTH: usize = 127;
+/// Lists and objects in each other. What reads a value again, `serde_json`, gives up at 128 levels, and mostly reads it
+/// inside others: a webhook adds two. What writes one, or looks at it, calls itself for each.
+pub(super) const MAX_DEPTH: usize = 120;
 
 /// The size of an input that is too large to be copied into the log.
 pub(super) fn oversize(context: &str) -> Option<i64> {

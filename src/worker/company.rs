@@ -1,9 +1,13 @@
 //! Who is in the process: ordinary tasks side by side, or one task alone whose process has died under it twice.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// Others are owed no more than this, however long they were kept out: perhaps none of them was there.
+const LARGEST_DEBT: Duration = Duration::from_mins(10);
 
 /// Counts the claims and the tasks of this process, and lets nobody in while one is alone or waits to be.
 #[derive(Default)]
@@ -115,7 +119,8 @@ impl Inside {
         if self.lets_in()
             && let Some(closed_at) = self.closed_at.take()
         {
-            self.owed_until = Some(Instant::now() + closed_at.elapsed());
+            let until = Instant::now() + closed_at.elapsed().min(LARGEST_DEBT);
+            self.owed_until = self.owed_until.max(Some(until));
         }
     }
 }
@@ -146,8 +151,6 @@ impl Drop for Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -193,6 +196,19 @@ mod tests {
         tokio::time::advance(Duration::from_millis(6_900)).await;
         assert!(company.owes_others(), "seven seconds");
         tokio::time::advance(Duration::from_millis(200)).await;
+        assert!(!company.owes_others());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_debt_is_bounded_and_not_paid_by_a_smaller_one() {
+        let company = Arc::new(Company::default());
+        let alone = company.try_be_alone();
+        tokio::time::advance(Duration::from_hours(6)).await;
+        drop(alone);
+        drop(company.try_be_alone());
+        tokio::time::advance(LARGEST_DEBT.mul_f64(0.99)).await;
+        assert!(company.owes_others());
+        tokio::time::advance(LARGEST_DEBT.mul_f64(0.02)).await;
         assert!(!company.owes_others());
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Poller {
     ask_first: bool,
     /// Nothing was due a moment ago, so little is now.
     expects_few: bool,
+    /// The last claim has found tasks.
+    is_busy: bool,
     drift: Drift,
 }
 
@@ -79,6 +81,7 @@ impl Poller {
             suspects: Suspects::new(),
             ask_first: false,
             expects_few: false,
+            is_busy: false,
             drift: Drift::default(),
         }
     }
@@ -183,12 +186,13 @@ impl Poller {
             return Ok(idle);
         }
         let suspects_are_due = self.suspects.must_be_looked_at(engine.config.polling_interval);
-        if suspects_are_due && let Some(next) = self.make_room_for_suspect(true).await? {
+        if suspects_are_due && let Some(next) = self.make_room_for_suspect(self.is_busy).await? {
             return Ok(next);
         }
         // What the question has found may be of any age.
         let reach = self.horizon.reach().filter(|_| !asked);
         let Some((look, got, oldest)) = self.claim(size, reach).await? else { return Ok(Next::Outside) };
+        self.is_busy = got > 0;
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
         }
