@@ -1,16 +1,16 @@
 -- Puts back what this process claimed without learning of it: the reply to a claim was lost.
 --
--- $1 who claimed, $2 the tokens it knows of, $3 a database time.
+-- $1 who claimed, $2 the tokens it knows of, $3 a database time, $4 for how many seconds the reply to a claim is good.
 --
 -- The caller took down its tokens *after* it had received $3 from the database, and throws away a claim that was
--- answered more than five seconds after it was sent. So a row that was claimed five seconds before $3 and whose token
+-- answered more than $4 seconds after it was sent. So a row that was claimed $4 seconds before $3 and whose token
 -- is not in the list is unknown to it for ever.
 with unknown as materialized (
     select task.id
     from agent_tasks task
     where task.status = 'processing'
         and task.claimed_by = $1
-        and task.last_attempted_at < $3::timestamptz - interval '5 seconds'
+        and task.last_attempted_at < $3::timestamptz - make_interval(secs => $4)
         and task.lease_token <> all ($2::uuid[])
     order by task.id
     for no key update skip locked

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::task::Lease;
 use super::{Queue, deadline};
-use crate::db::{DbError, Lane};
+use crate::db::{DbError, Lane, Param};
 
 const RELEASE_UNKNOWN: [&str; 2] = [
     concat!(
@@ -66,8 +66,13 @@ impl Queue {
     /// down after `database_time` came in; `release_unknown_update.sql` tells why.
     pub async fn release_unknown(&self, database_time: &str, known: &[Uuid]) -> Result<u64, DbError> {
         let worker: &str = &self.worker;
-        let params =
-            [(&worker as _, Type::TEXT), (&known as _, Type::UUID_ARRAY), (&database_time as _, Type::TEXT)];
+        let good_for = self.claim_good_for().as_secs_f64();
+        let params: [Param<'_>; 4] = [
+            (&worker, Type::TEXT),
+            (&known, Type::UUID_ARRAY),
+            (&database_time, Type::TEXT),
+            (&good_for, Type::FLOAT8),
+        ];
         let deadline = self.renewal_deadline();
         let (rows, refused) = self.query_logged(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await?;
         let released = rows[0].try_get::<_, i64>("released")?.unsigned_abs();
@@ -75,6 +80,13 @@ impl Queue {
             self.log_lost(usize::try_from(released).unwrap_or(usize::MAX), &error);
         }
         Ok(released)
+    }
+
+    /// How long after it was sent the reply to a claim counts. So soon, with short leases, that what a lost one brought is
+    /// given back before its lease is over, and is nobody's crash.
+    #[must_use]
+    pub fn claim_good_for(&self) -> Duration {
+        (self.rules.lease / 3).min(deadline::CLAIM)
     }
 
     fn renewal_deadline(&self) -> Duration {

@@ -21,7 +21,7 @@ use crate::db::{DbError, Lane, Param};
 const LEFT_OUT_FOR: Duration = Duration::from_mins(1);
 /// Rows that are remembered. Where more are refused, the table as a whole is in trouble.
 const MOST: usize = 1_000;
-/// How long one call may look for the rows at fault. A claim that is answered later than five seconds is thrown away.
+/// How long one call may look for the rows at fault. A claim that is answered much later is thrown away.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 
 /// The rows that are left out for now.

@@ -1,7 +1,6 @@
 //! What all parts of the worker share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -21,10 +20,6 @@ use crate::queue::{Claimed, Queue};
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::Metrics;
-
-/// The reply to a claim counts only if it came within this time, by the monotonic clock: one that comes later, to a
-/// process that was stopped say, may have been given back already (`queue::Queue::release_unknown`).
-pub(super) const CLAIM_GOOD_FOR: Duration = Duration::from_secs(5);
 
 /// One per process, behind an `Arc`.
 pub(super) struct Engine {
@@ -68,8 +63,10 @@ impl Engine {
         let claimed = claim.await.inspect_err(|_| self.leases.claim_lost())?;
         let take_up = |claimed| self.take_up(claimed, sent, scope, &membership);
         let attempts: Vec<Attempt> = claimed.into_iter().map(take_up).collect();
-        // Looked at only now that their tokens are known: see `CLAIM_GOOD_FOR`.
-        if sent.elapsed() > CLAIM_GOOD_FOR && !attempts.is_empty() {
+        // The reply counts only if it came in time, by the monotonic clock: what one brought that comes later, to a process
+        // that was stopped say, may have been given back already (`queue::Queue::release_unknown`). Looked at only now that
+        // their tokens are known.
+        if sent.elapsed() > self.queue.claim_good_for() && !attempts.is_empty() {
             tracing::warn!(tasks = attempts.len(), "a claim was answered too late, giving its tasks back");
             for attempt in &attempts {
                 self.leases.let_go(attempt.ticket.held.lease);

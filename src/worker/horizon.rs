@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::engine::CLAIM_GOOD_FOR;
-
 /// A look that takes so much longer than the fastest one is cheap: the next one may be complete again.
 const CHEAP: Duration = Duration::from_millis(2);
 /// Complete looks take about this share of the time.
@@ -99,8 +97,7 @@ impl Horizon {
         }
         let expense = took.saturating_sub(fastest);
         let since = match found {
-            // Late, its answer may have been given back unread.
-            _ if expense <= CHEAP || took >= CLAIM_GOOD_FOR => None,
+            _ if expense <= CHEAP => None,
             Found::All => Some(at),
             Found::Full(waited) => at.checked_sub(*waited),
             Found::Contended => None,

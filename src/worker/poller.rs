@@ -239,7 +239,9 @@ impl Poller {
         if more && self.expects_few {
             return Ok(Next::Again);
         }
-        self.horizon.looked(look, &if more { Found::Contended } else { Found::All });
+        // Late, its answer may have been given back unread.
+        let late = look.took >= self.engine.queue.claim_good_for();
+        self.horizon.looked(look, &if more || late { Found::Contended } else { Found::All });
         let suspect_is_due = due.suspect == Some(Duration::ZERO);
         if suspect_is_due && let Some(next) = self.make_room_for_suspect(more || got > 0).await? {
             return Ok(next);

@@ -9,9 +9,6 @@ use tokio::time::{Instant, sleep};
 use super::engine::Engine;
 use crate::db::DbError;
 
-/// A claim whose reply was lost is settled this long after: see `release_unknown_update.sql`.
-const SETTLE_AFTER: Duration = Duration::from_millis(5_500);
-
 /// What a renewal achieved.
 enum Extended {
     /// Every lease that is still ours.
@@ -38,6 +35,8 @@ async fn run(engine: &Engine) {
     let tick = third.min(Duration::from_secs(1));
     let mut renew_at = Instant::now() + third;
     let mut settle_at = None;
+    // A claim whose reply was lost is settled this long after: see `release_unknown_update.sql`.
+    let settle_after = engine.queue.claim_good_for().mul_f64(1.1);
     loop {
         let all = tokio::select! {
             () = sleep(tick) => false,
@@ -53,7 +52,7 @@ async fn run(engine: &Engine) {
             }
         }
         if let Some(lost_at) = engine.leases.claim_lost_at() {
-            let due = *settle_at.get_or_insert(lost_at + SETTLE_AFTER);
+            let due = *settle_at.get_or_insert(lost_at + settle_after);
             if Instant::now() >= due {
                 settle_at = Some(settle(engine, lost_at).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "cannot look for claims whose reply was lost");

@@ -34,7 +34,7 @@ async fn strike(world: &World, planned: Planned) -> bool {
     match planned.fault {
         Fault::Kill => {
             let mut slot = world.slot(process).await;
-            let found = victim(world, &slot).await;
+            let found = seize(world, &slot).await;
             if found {
                 world.replace(&mut slot, Signal::KILL).await;
             }
@@ -46,7 +46,7 @@ async fn strike(world: &World, planned: Planned) -> bool {
         }
         Fault::Freeze => {
             let slot = world.slot(process).await;
-            let found = victim(world, &slot).await;
+            let found = seize(world, &slot).await;
             if found {
                 world.freeze(&slot, past_the_lease).await;
             }
@@ -54,9 +54,10 @@ async fn strike(world: &World, planned: Planned) -> bool {
         }
         Fault::Stall => {
             let slot = world.slot(process).await;
-            let found = victim(world, &slot).await;
+            let found = seize(world, &slot).await;
             if found {
                 world.wires[process].stall();
+                slot.signal(Signal::CONT);
                 sleep(past_the_lease).await;
                 world.wires[process].flow();
             }
@@ -111,14 +112,27 @@ async fn disturb(wire: &Proxy, fault: Fault, amount: u64) -> bool {
     }
 }
 
-/// Waits until the process holds tasks or, if it never does, for any moment. But not while it runs a task that crashed
-/// twice, or has reserved one: it would be our hand that made it poison, and nobody could tell.
-async fn victim(world: &World, slot: &Slot) -> bool {
+/// Stops a process when it holds tasks or, if it never does, at any moment. But not while it runs a task that crashed twice,
+/// or has reserved one: it would be our hand that made it poison, and nobody could tell.
+async fn seize(world: &World, slot: &Slot) -> bool {
     let ours = format!("status in ('pending', 'processing') and claimed_by like '{}/%'", slot.name());
     let spared = format!("select coalesce(bool_and(crash_count < 2), true) from agent_tasks where {ours}");
     let busy = format!("select count(*) > 0 and bool_and(crash_count < 2) from agent_tasks where {ours}");
     let is = async |sql: &str| world.server.value(sql).await == Some(true);
-    hits(async || is(&busy).await).await || hits(async || is(&spared).await).await
+    let stopped = async |sql: &str| {
+        if !is(sql).await {
+            return false;
+        }
+        slot.signal(Signal::STOP);
+        // Until what it has sent is done: it may have claimed one since it was looked at.
+        sleep(Duration::from_millis(30)).await;
+        let may_be_struck = is(&spared).await;
+        if !may_be_struck {
+            slot.signal(Signal::CONT);
+        }
+        may_be_struck
+    };
+    hits(async || stopped(&busy).await).await || hits(async || stopped(&spared).await).await
 }
 
 async fn restart(world: &World, how: Stop) -> bool {

@@ -8,7 +8,7 @@ use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::config::Config;
 use task_processor::db;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls, Row};
 
 use crate::journal::Journal;
@@ -58,6 +58,13 @@ impl Server {
     pub(crate) async fn restart(&self, how: Stop, wires: &[&Proxy]) {
         let mut slot = self.postgres.lock().await;
         let postgres = slot.take().expect("it runs");
+        if how == Stop::Fast {
+            // One that is recovering from a crash may wait for ever if it is told to stop (seen with 15.18).
+            let answers = async || tokio_postgres::connect(&postgres.url("postgres"), NoTls).await.is_ok();
+            while !answers().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
         if how == Stop::Immediate {
             let pid = postgres.pid().ok().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
             kill_process(pid.expect("the server's id"), Signal::QUIT).expect("it runs");

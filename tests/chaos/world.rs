@@ -132,7 +132,7 @@ impl World {
         slot.start();
     }
 
-    /// Stops a process for a while, as a machine does that is paused.
+    /// Keeps a process stopped for a while, as a machine does that is paused.
     pub(crate) async fn freeze(&self, slot: &Slot, lasts: Duration) {
         self.frozen.append(&format!("{}\n", slot.name()));
         slot.signal(Signal::STOP);

@@ -179,6 +179,19 @@ async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
 }
 
 #[tokio::test]
+async fn with_short_leases_too_what_a_lost_claim_brought_is_given_back_before_they_are_over() {
+    let outage = Outage::new("short").await;
+    let app = outage.app_with(&[("LEASE_SECONDS", "4")]).await;
+    outage.lose_the_reply_to_a_claim(&app).await;
+    outage.proxy.cut();
+    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    let given_back = "select count(*) filter (where action_type = 'release_echo') > 0
+        and count(*) filter (where action_type = 'recover_echo') = 0 from agent_actions_log";
+    eventually("it is given back", async || outage.value(given_back).await).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
     let outage = Outage::new("ending").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "30"), ("CONCURRENCY", "100")]).await;
