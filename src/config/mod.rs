@@ -103,7 +103,7 @@ pub struct HttpConfig {
     pub metrics_open: bool,
     /// Let everyone in. Only `dev` sets it, and only on the loopback address.
     pub open: bool,
-    /// Connections at a time. Only tests have fewer than 2,048.
+    /// Connections at a time: 2,048, save in tests, and never more than half of the files that may be open.
     pub max_connections: usize,
 }
 

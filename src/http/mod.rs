@@ -8,6 +8,7 @@ mod processor;
 mod request_id;
 mod seats;
 mod server;
+mod taken;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use task_processor::queue::NewTask;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::support::{KEY, TestApp, TestDb, Wire, pass};
+use crate::support::{Instance, KEY, TestApp, TestDb, Wire, pass};
 
 const HEALTH: &str = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -164,6 +164,31 @@ async fn a_request_under_way_keeps_its_place_and_the_next_to_be_answered_makes_r
         assert!(answer.contains("\"succeeded\":1"), "{answer}");
     }
     app.stop().await;
+}
+
+#[tokio::test]
+async fn connections_leave_the_queue_the_files_that_it_needs() {
+    let db = TestDb::new().await;
+    let instance = Instance::start_with_files(&db, 96, &[]).await;
+    let address = ([127, 0, 0, 1], instance.port()).into();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(Wire::to(address).await);
+    }
+    // Who comes after them is accepted after them.
+    let mut last = Wire::to(address).await;
+    last.say(HEALTH).await;
+    last.hear_until("alive").await;
+    db.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()",
+    )
+    .await;
+    let task = NewTask::new("echo", json!({}));
+    let id = db.queue("elsewhere", &[]).enqueue_one(task).await.expect("a task").id;
+    db.task_becomes(id, "status = 'completed'").await;
+    let files = "Too many open files";
+    assert!(!instance.log().contains(files), "{}", instance.log());
 }
 
 #[tokio::test]

@@ -34,6 +34,17 @@ impl Instance {
         Self::start_command(Command::new(program).arg("serve"), db.vars(extra)).await
     }
 
+    /// The same, where no more than so many files may be open.
+    pub(crate) async fn start_with_files(db: &TestDb, files: u32, extra: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        let limited = format!("ulimit -n {files} && exec \"$0\" serve");
+        Self::start_command(
+            command.args(["-c", &limited, env!("CARGO_BIN_EXE_task-processor")]),
+            db.vars(extra),
+        )
+        .await
+    }
+
     /// The same, with the handler [`Act`] instead of the built-in ones: this program, once more.
     pub(crate) async fn start_acting(db: &TestDb, effects: &Effects, extra: &[(&str, &str)]) -> Self {
         let (name, value) = effects.variable();
