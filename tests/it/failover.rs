@@ -142,7 +142,9 @@ async fn missing(server: &EmbeddedPostgres, ids: &[Uuid]) -> i64 {
     value(server, &sql).await
 }
 
-const DONE: &str = "select bool_and(status = 'completed' and crash_count = 0) from agent_tasks";
+const DONE: &str = "select bool_and(status = 'completed') from agent_tasks";
+/// How many leases somebody let run out.
+const RECOVERED: &str = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
 /// Every task has exactly one ending that was accepted.
 const ENDED_ONCE: &str =
     "select count(*) = count(distinct context_id) and count(*) = (select count(*) from agent_tasks)
@@ -177,6 +179,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
     }
     eventually("all are done", async || value(&pair.standby, DONE).await).await;
     assert!(value::<bool>(&pair.standby, ENDED_ONCE).await);
+    assert_eq!(value::<i64>(&pair.standby, RECOVERED).await, 0, "nothing counts as a crash");
     Arc::into_inner(app).expect("ours alone").stop().await;
 }
 
@@ -189,20 +192,28 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     eventually("it works", async || app.worker.counts().succeeded > 20).await;
     // What begins before the lag ends in it.
     for _ in 0..5 {
-        app.add(json!({ "sleep_ms": 500 })).await;
+        app.add(json!({ "sleep_ms": 2_000 })).await;
     }
+    let long = |status: &str| {
+        format!(
+            "select count(*) = 5 from agent_tasks where context_json->>'sleep_ms' = '2000' and status = '{status}'"
+        )
+    };
+    eventually("they run", async || value(&pair.primary, &long("processing")).await).await;
     before.store(true, Ordering::SeqCst);
     let early = early.await.expect("no panic");
     let sender = pair.lag().await;
     let late = add_tasks(&app, &after);
     let ended = app.worker.counts().succeeded;
     eventually("it works", async || app.worker.counts().succeeded > ended + 50).await;
+    eventually("the long ones have ended", async || value(&pair.primary, &long("completed")).await).await;
     let ended = app.worker.counts().succeeded;
     pair.wire.cut();
     after.store(true, Ordering::SeqCst);
     let late = late.await.expect("no panic");
     kill_process(sender, Signal::KILL).expect("it runs");
     pair.fail_over().await;
+    assert!(value::<bool>(&pair.standby, &long("processing")).await, "their endings are undone");
     let kept: i64 = value(&pair.standby, "select count(*) from agent_tasks where status = 'completed'").await;
     let gone = usize::try_from(missing(&pair.standby, &late).await).expect("a count");
     println!(
@@ -218,5 +229,6 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     eventually("it works again", async || value(&pair.standby, &done).await).await;
     eventually("all are done", async || value(&pair.standby, DONE).await).await;
     assert!(value::<bool>(&pair.standby, ENDED_ONCE).await);
+    assert!(value::<i64>(&pair.standby, RECOVERED).await >= 5, "they ran again after their leases");
     Arc::into_inner(app).expect("ours alone").stop().await;
 }

@@ -81,7 +81,7 @@ async fn claims_go_on_while_everything_is_migrated_anew_behind_a_long_reader() {
     claims.sort_unstable();
     let (p99, slowest) = (claims[claims.len() * 99 / 100], claims[claims.len() - 1]);
     println!("{} claims, 99 % of them within {p99:?}, the slowest {slowest:?}", claims.len());
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     assert_eq!(schema_state(queue.database()).await.unwrap(), SchemaState::Current);
 }
 
@@ -90,6 +90,7 @@ async fn from_one_process_to_eight_and_back_under_load_no_task_runs_twice_and_co
 {
     const MORE: usize = 7;
     const WORK: &str = r#"{"sleep_ms": 100}"#;
+    const LONG: &str = r#"{"sleep_ms": 3000}"#;
     let db = TestDb::new().await;
     let direct = db.direct_url();
     // Who is told to leave waits for nothing, so that there is something to give back.
@@ -116,7 +117,11 @@ async fn from_one_process_to_eight_and_back_under_load_no_task_runs_twice_and_co
         worked.iter().all(|health| health["stats"]["tasksProcessed"].as_u64() > Some(0))
     })
     .await;
-    insert(&db, 200, WORK).await;
+    insert(&db, 400, LONG).await;
+    // More than half of them have some.
+    let busy = "select count(*) > 50 from agent_tasks
+        where status = 'processing' and context_json->>'sleep_ms' = '3000'";
+    db.eventually("most of them are in the middle of long ones", busy).await;
     for instance in &more {
         instance.signal(Signal::TERM);
     }
@@ -124,6 +129,8 @@ async fn from_one_process_to_eight_and_back_under_load_no_task_runs_twice_and_co
         assert_eq!(instance.exit_code().await, Some(0));
     }
     assert!(!db.value::<bool>(ALL_DONE).await, "they left in the middle");
+    // Nobody has to wait for what has not begun again.
+    db.execute("update agent_tasks set context_json = '{}' where status = 'pending'").await;
     db.eventually("all are done", ALL_DONE).await;
     assert!(db.value::<bool>(NONE_TWICE).await);
     let released = "select count(*) from agent_actions_log where action_type = 'release_echo'";
@@ -172,15 +179,15 @@ async fn while_a_key_is_changed_the_old_one_and_the_new_one_open_the_door() {
 async fn a_role_that_may_not_log_in_for_a_while_costs_no_outcome() {
     let db = TestDb::new().await;
     db.execute("create role rotated login superuser").await;
-    let url = db.direct_url().replace("user=postgres", "user=rotated");
+    let (wire, url) = db.over_tcp().await;
+    let url = url.replace("postgres@", "rotated@");
     let instance = Instance::start(&db, &[("DATABASE_URL", &url), ("LISTEN_DATABASE_URL", &url)]).await;
-    insert(&db, 1, r#"{"sleep_ms": 700}"#).await;
-    instance.runs(1).await;
-    db.execute(
-        "alter role rotated nologin;
-         select pg_terminate_backend(pid) from pg_stat_activity where usename = 'rotated'",
-    )
-    .await;
+    wire.hold_request("agent_tasks_end_v1");
+    insert(&db, 1, "{}").await;
+    wire.holds().await;
+    db.execute("alter role rotated nologin").await;
+    wire.cut();
+    db.lead(&wire);
     eventually("the outcome waits", async || instance.logged("endings wait for the database").is_some())
         .await;
     db.execute("alter role rotated login").await;

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use task_processor::config::VARIABLES;
 
@@ -9,6 +11,15 @@ use crate::support::{FakeModel, FakeSmtp, Instance, Says, TestDb, answer, eventu
 
 /// In every secret. As it stands in none of our own texts.
 const MARK: &str = "h7nter2";
+
+/// The mark as it stands, and what of it stands in any base64 of a text that holds it, wherever in there it begins.
+fn faces() -> Vec<String> {
+    let packed = (0..3).map(|before| {
+        let packed = BASE64_STANDARD.encode([&b"xxx"[..before], MARK.as_bytes()].concat());
+        packed[(before * 8).div_ceil(6)..(before + MARK.len()) * 8 / 6].to_owned()
+    });
+    packed.chain([MARK.to_owned()]).collect()
+}
 
 /// Every variable that is a secret or holds one, with the mark in it, for a service that cannot reach most of what it
 /// is told to.
@@ -39,7 +50,11 @@ const TASKS: &str = "
     insert into messages (conversation_id, user_id, role, content, direction)
         select '00000000-0000-4000-8000-0000000000c1', '00000000-0000-4000-8000-0000000000a1', 'user', 'x', 'inbound'
         from generate_series(1, 30);
+    update users set email = 'ada@example.com';
+    insert into intro_opportunities (id, connector_user_id, prospect_name, innovator_name, status) values
+        ('00000000-0000-4000-8000-0000000000b1', '00000000-0000-4000-8000-0000000000a1', 'Tony', 'Rob', 'accepted');
     insert into agent_tasks (task_type, agent_type, user_id, context_json, max_retries) values
+        ('send_introduction', 'x', null, '{\"introOpportunityId\": \"00000000-0000-4000-8000-0000000000b1\"}', 0),
         ('create_conversation_summary', 'x', null, '{\"conversation_id\": \"00000000-0000-4000-8000-0000000000c1\"}', 0),
         ('echo', 'x', null, '{\"fail_permanently\": true}', 0),
         ('echo', 'x', null, '{\"panic\": true}', 0);";
@@ -49,7 +64,7 @@ async fn no_secret_comes_out_by_the_log_or_an_answer_whatever_goes_wrong() {
     let db = TestDb::new().await;
     let (wire, url) = db.over_tcp().await;
     let model = FakeModel::start([Says::Status(401)]).await;
-    let smtp = FakeSmtp::start("535 who are you").await;
+    let smtp = FakeSmtp::start("250 ok").await;
     let base = model.vars("openai-compatible")[1].1.to_owned();
     let vars = planted(&url, &base, smtp.vars()[0].1);
     let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -59,6 +74,13 @@ async fn no_secret_comes_out_by_the_log_or_an_answer_whatever_goes_wrong() {
     db.execute(TASKS).await;
     db.eventually("the tasks have failed", "select bool_and(status = 'failed') from agent_tasks").await;
     assert_eq!(model.asked().len(), 1, "the key was sent where it belongs");
+    let login = BASE64_STANDARD.encode(format!("\0{MARK}-user\0{MARK}-password"));
+    assert_eq!(smtp.credentials(), [format!("AUTH PLAIN {login}")], "and the password");
+    let faces = faces();
+    assert!(
+        faces.iter().filter(|face| login.contains(*face)).count() > 1,
+        "packed, it is known in any place"
+    );
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut answers = String::new();
     let key = format!("{MARK}-key-0123456789");
@@ -92,7 +114,7 @@ async fn no_secret_comes_out_by_the_log_or_an_answer_whatever_goes_wrong() {
     let log = instance.log();
     assert!(log.lines().count() > 50 && answers.len() > 500, "the test no longer sees anything");
     for text in log.lines().chain(answers.lines()) {
-        assert!(!text.contains(MARK), "{text}");
+        assert!(!faces.iter().any(|face| text.contains(face)), "{text}");
     }
     let stored = format!("select count(*) from agent_tasks t where t::text like '%{MARK}%'");
     assert_eq!(db.value::<i64>(&stored).await, 0);

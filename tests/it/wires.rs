@@ -44,14 +44,14 @@ impl Wired {
 async fn an_attempt_acts_no_more_when_a_route_has_swallowed_its_renewals_for_a_lease() {
     let effects = Effects::listen().await;
     let wired = Wired::with(&[("LEASE_SECONDS", "3")], Registry::new().with(effects.handler())).await;
-    let task = NewTask::new("act", acting(300, 10));
+    let task = NewTask::new("act", acting(450, 10));
     let id = wired.app.queue().enqueue_one(task).await.expect("a task").id;
     eventually("it acts", async || effects.of_attempt(1) > 10).await;
     wired.wire.stall();
     let swallowed = Instant::now();
     eventually("it has stopped", async || effects.seen().last().unwrap().at.elapsed().as_secs() >= 1).await;
     let acted = effects.seen().last().unwrap().at - swallowed;
-    assert!(acted < Duration::from_millis(3_100), "it went on without a lease: {acted:?}");
+    assert!(acted < Duration::from_millis(3_800), "it went on without a lease: {acted:?}");
     assert_eq!(wired.app.get("/health").await.0, 200, "no restart would help");
     wired.wire.flow();
     wired.db.task_becomes(id, "status = 'completed' and attempt = 2 and retry_count = 0").await;
@@ -141,7 +141,8 @@ async fn a_task_whose_announcement_is_lost_starts_at_the_poll() {
     db.eventually("all are done", "select bool_and(status = 'completed') from agent_tasks").await;
     let waited = "select extract(epoch from last_attempted_at - created_at)::float8 from agent_tasks where agent_type = 'lost'";
     let waited: f64 = db.value(waited).await;
-    assert!(waited < 2.0, "{waited} s");
+    // The next probe would come much later.
+    assert!(waited < 8.0, "{waited} s");
     app.stop().await;
 }
 
@@ -154,12 +155,13 @@ async fn a_connection_that_has_gone_deaf_is_noticed_by_its_probe_and_what_it_mis
     sleep(Duration::from_millis(500)).await;
     let waits = "select count(*) = 1 from agent_tasks where status = 'pending'";
     assert!(db.value::<bool>(waits).await, "it was heard");
+    assert!(app.worker.is_listening(), "nobody knows yet");
     // The probe comes every half minute, and has five seconds.
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(36)).await;
-    let noticed = Instant::now();
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let probed = Instant::now();
     while app.worker.is_listening() {
-        assert!(noticed.elapsed() < Duration::from_secs(20), "nobody notices");
+        assert!(probed.elapsed() < Duration::from_secs(6), "nobody notices");
         sleep(Duration::from_millis(100)).await;
     }
     tokio::time::resume();

@@ -42,11 +42,16 @@ impl TestApp {
 
     /// With the built-in handlers, at the other end of the given wire, on the server's first database. Waits until it works.
     pub(crate) async fn behind(wire: &Proxy, extra: &[(&str, &str)]) -> Self {
+        Self::behind_with(wire, extra, handlers::all()).await
+    }
+
+    /// The same, with other handlers.
+    pub(crate) async fn behind_with(wire: &Proxy, extra: &[(&str, &str)], registry: Registry) -> Self {
         let url = wire.url("postgres");
         let vars = [("DATABASE_URL", url.as_str()), ("PORT", "0"), ("SHUTDOWN_GRACE_SECONDS", "1")];
         let mut config = Config::from_vars(vars.into_iter().chain(extra.iter().copied())).expect("valid");
         config.http.host = [127, 0, 0, 1].into();
-        let app = Self::start_with(config, handlers::all()).await;
+        let app = Self::start_with(config, registry).await;
         app.ready().await;
         app
     }

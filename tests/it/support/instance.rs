@@ -171,6 +171,9 @@ fn port_of(line: &Value) -> Option<u16> {
     line["address"].as_str()?.rsplit(':').next()?.parse().ok()
 }
 
+/// The threads on which handlers of [`the_acting_process`] run.
+pub(crate) const ACTING_THREADS: usize = 2;
+
 /// What [`Instance::start_acting`] starts: `serve`, with the handler [`Act`].
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "no test, but a process that tests start"]

@@ -3,6 +3,7 @@
 mod app;
 mod db;
 mod effects;
+mod gate;
 mod instance;
 mod issuer;
 mod model;
@@ -19,7 +20,8 @@ use tokio::time::{Instant, sleep};
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use effects::{Effects, acting};
-pub(crate) use instance::Instance;
+pub(crate) use gate::Gate;
+pub(crate) use instance::{ACTING_THREADS, Instance};
 pub(crate) use issuer::{Issuer, SigningKey, now, token};
 pub(crate) use model::{FakeModel, MODEL_KEY, Says};
 pub(crate) use proxy::Proxy;

@@ -9,21 +9,24 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct FakeSmtp {
     url: String,
     mails: Arc<Mutex<Vec<String>>>,
+    credentials: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeSmtp {
-    /// Answers each recipient with the given line: `250 ok`, `550 no such user` and so on.
+    /// Answers each recipient with the given line: `250 ok`, `550 no such user` and so on. Knows nobody who comes with
+    /// credentials.
     pub(crate) async fn start(to_recipients: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("smtp://{}", listener.local_addr().expect("an address"));
         let mails = Arc::new(Mutex::new(Vec::new()));
-        let kept = mails.clone();
+        let credentials = Arc::new(Mutex::new(Vec::new()));
+        let (kept, shown) = (mails.clone(), credentials.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(talk(stream, to_recipients, kept.clone()));
+                tokio::spawn(talk(stream, to_recipients, kept.clone(), shown.clone()));
             }
         });
-        Self { url, mails }
+        Self { url, mails, credentials }
     }
 
     pub(crate) fn vars(&self) -> [(&str, &str); 2] {
@@ -34,12 +37,18 @@ impl FakeSmtp {
     pub(crate) fn mails(&self) -> Vec<String> {
         self.mails.lock().unwrap().clone()
     }
+
+    /// What was said with each `AUTH`.
+    pub(crate) fn credentials(&self) -> Vec<String> {
+        self.credentials.lock().unwrap().clone()
+    }
 }
 
 async fn talk(
     stream: TcpStream,
     to_recipients: &'static str,
     mails: Arc<Mutex<Vec<String>>>,
+    credentials: Arc<Mutex<Vec<String>>>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 test ready\r\n").await?;
@@ -50,6 +59,11 @@ async fn talk(
     } {
         let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
         let answer = match verb.as_str() {
+            "EHLO" => "250-ok\r\n250 AUTH PLAIN",
+            "AUTH" => {
+                credentials.lock().unwrap().push(line.trim_end().to_owned());
+                "535 who are you"
+            }
             "RCPT" => to_recipients,
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
