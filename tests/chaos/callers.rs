@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::load::{Batch, DOORS, Door, Fate, Planned, Volume};
 use crate::random::Random;
 use crate::world::World;
@@ -198,8 +198,9 @@ async fn cancel(queue: Queue, journal: Journal, mut unwanted: mpsc::UnboundedRec
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         };
-        if cancelled.iter().any(|task| task.done) {
-            journal.append_durably(&format!("{id}\n"));
+        for task in cancelled {
+            let how = if task.done { "done" } else { "requested" };
+            journal.append_durably(&format!("{id} {how} {}\n", journal::now()));
         }
     }
 }

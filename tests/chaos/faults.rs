@@ -29,40 +29,68 @@ pub(crate) async fn carry_out(world: &World, schedule: &[Planned]) {
 }
 
 async fn strike(world: &World, planned: Planned) -> bool {
-    let Planned { process, amount, .. } = planned;
-    let past_the_lease = world.settings.lease + Duration::from_millis(500 + amount);
-    match planned.fault {
-        Fault::Kill => {
-            let mut slot = world.slot(process).await;
-            let found = seize(world, &slot).await;
-            if found {
-                world.replace(&mut slot, Signal::KILL).await;
-            }
-            found
+    let Planned { process, amount, fault, .. } = planned;
+    match fault {
+        Fault::Kill | Fault::Terminate | Fault::Freeze | Fault::Stall => {
+            let _window = world.calm.disturb(fault, Some(process));
+            on_a_process(world, planned).await
         }
+        Fault::Restart
+        | Fault::Crash
+        | Fault::CrashBackend
+        | Fault::TerminateBackends
+        | Fault::LockTable
+        | Fault::LockRows => {
+            let _window = world.calm.disturb(fault, None);
+            on_the_server(world, fault, amount).await
+        }
+        // The processes do not notice.
+        Fault::CutCallers => {
+            let (wire, _turn) = world.wire(None).await;
+            cut_reply(wire, amount).await
+        }
+        _ => {
+            let (wire, _turn) = world.wire(Some(process)).await;
+            let _window = world.calm.disturb(fault, Some(process));
+            disturb(wire, fault, amount).await
+        }
+    }
+}
+
+/// What waits until the process has something to lose.
+async fn on_a_process(world: &World, Planned { process, amount, fault, .. }: Planned) -> bool {
+    let past_the_lease = world.settings.lease + Duration::from_millis(500 + amount);
+    let mut slot = world.slot(process).await;
+    match fault {
+        Fault::Kill => seize(world, &slot).await && world.replace(&mut slot, Signal::KILL).await,
         Fault::Terminate => {
-            world.replace(&mut *world.slot(process).await, Signal::TERM).await;
-            true
+            let found = seize(world, &slot).await;
+            // A process that is stopped hears nothing.
+            slot.signal(Signal::CONT);
+            found && world.replace(&mut slot, Signal::TERM).await
         }
         Fault::Freeze => {
-            let slot = world.slot(process).await;
             let found = seize(world, &slot).await;
             if found {
                 world.freeze(&slot, past_the_lease).await;
             }
             found
         }
-        Fault::Stall => {
-            let slot = world.slot(process).await;
-            let found = seize(world, &slot).await;
-            if found {
-                world.wires[process].stall();
-                slot.signal(Signal::CONT);
-                sleep(past_the_lease).await;
-                world.wires[process].flow();
-            }
-            found
+        _ => {
+            let (wire, _turn) = world.wire(Some(process)).await;
+            seize(world, &slot).await
+                && disturbs(wire, async || {
+                    wire.stall();
+                    slot.signal(Signal::CONT);
+                    sleep(past_the_lease).await;
+                })
+                .await
         }
+    }
+}
+
+async fn on_the_server(world: &World, fault: Fault, amount: u64) -> bool {
+    match fault {
         Fault::Restart => restart(world, Stop::Fast).await,
         Fault::Crash => restart(world, Stop::Immediate).await,
         Fault::CrashBackend => crash_backend(world).await,
@@ -71,45 +99,55 @@ async fn strike(world: &World, planned: Planned) -> bool {
         Fault::LockTable => {
             lock(world, "lock table agent_tasks in access exclusive mode", world.settings.lease / 3).await
         }
-        Fault::LockRows => {
+        _ => {
             let running = "select from agent_tasks where status = 'processing' and crash_count < 2
                 limit 20 for update skip locked";
             lock(world, running, Duration::from_millis(500 + 2 * amount)).await
         }
-        Fault::CutCallers => cut_reply(&world.callers, amount).await,
-        fault => disturb(&world.wires[process], fault, amount).await,
     }
 }
 
 /// What happens on the wire of one process, and leaves the process alone.
 async fn disturb(wire: &Proxy, fault: Fault, amount: u64) -> bool {
+    let for_seconds = async |seconds| sleep(Duration::from_secs(seconds)).await;
     match fault {
         Fault::Cut => hits(async || wire.sever() > 0).await,
         Fault::CutReply => cut_reply(wire, amount).await,
         Fault::Mute => {
             hits(async || {
-                wire.mute();
-                sleep(Duration::from_millis(200 + amount)).await;
-                wire.flow();
-                wire.sever() > 0
+                let lost = disturbs(wire, async || {
+                    wire.mute();
+                    sleep(Duration::from_millis(200 + amount)).await;
+                });
+                lost.await & (wire.sever() > 0)
             })
             .await
         }
         Fault::Delay => {
-            wire.delay(Duration::from_millis(100 + amount / 5));
-            sleep(Duration::from_secs(3)).await;
-            wire.flow();
-            true
+            let late = async || {
+                wire.delay(Duration::from_millis(100 + amount / 5));
+                for_seconds(3).await;
+            };
+            hits(async || disturbs(wire, late).await).await
         }
         Fault::Throttle => {
-            wire.throttle(20_000 + 50 * amount);
-            sleep(Duration::from_secs(3)).await;
-            wire.flow();
-            true
+            let slow = async || {
+                wire.throttle(20_000 + 50 * amount);
+                for_seconds(3).await;
+            };
+            hits(async || disturbs(wire, slow).await).await
         }
         Fault::HalfOpen => hits(async || wire.half_open_listeners() > 0).await,
         other => unreachable!("{other:?} is not the wire's affair"),
     }
+}
+
+/// Whether anything that came by was disturbed. Afterwards the wire is an ordinary one.
+async fn disturbs(wire: &Proxy, fault: impl AsyncFnOnce()) -> bool {
+    let before = wire.disturbed();
+    fault().await;
+    wire.flow();
+    wire.disturbed() > before
 }
 
 /// Stops a process when it holds tasks or, if it never does, at any moment. But not while it runs a task that crashed twice,
@@ -136,6 +174,8 @@ async fn seize(world: &World, slot: &Slot) -> bool {
 }
 
 async fn restart(world: &World, how: Stop) -> bool {
+    // The server's new life has wires that are ordinary ones.
+    let _turns = world.all_turns().await;
     world.server.restart(how, &world.all_wires()).await;
     true
 }
@@ -161,12 +201,12 @@ async fn terminate_backends(world: &World, amount: u64) -> bool {
 }
 
 async fn cut_reply(wire: &Proxy, amount: u64) -> bool {
-    wire.sever_after(usize::try_from(1 + amount / 4).expect("small"));
-    let cut = hits(async || !wire.is_about_to_be_severed()).await;
-    if !cut {
-        wire.flow();
-    }
-    cut
+    let before = wire.disturbed();
+    let waits = async || {
+        wire.sever_after(usize::try_from(1 + amount / 4).expect("small"));
+        hits(async || wire.disturbed() > before).await;
+    };
+    disturbs(wire, waits).await
 }
 
 async fn lock(world: &World, sql: &str, lasts: Duration) -> bool {

@@ -11,6 +11,7 @@ with rescues as (
 select
     (select count(*) from agent_tasks) as tasks,
     (select count(*) from chaos.acknowledged) as acknowledged,
+    (select count(*) from agent_tasks where status = 'completed') as completed,
     (select count(*) from chaos.told where ending = 'complete') as reported,
     (select count(*) from ends) as attempts,
     (select count(*) from chaos.effects where phase = 'start') as starts,

@@ -5,11 +5,16 @@
 -- database while the run went on, and loaded afterwards (verdict.rs says how).
 --
 --   chaos.acknowledged  a row for every task whose addition was acknowledged to who added it
---   chaos.cancelled     a row for every waiting task whose cancellation was acknowledged
---   chaos.effects       a row for every time a handler of the type `chaos` came by: phase `start` or `finish`
+--   chaos.cancelled     a row for every cancellation that was acknowledged, and when: `done` of a task that waited,
+--                       `requested` of one that ran
+--   chaos.effects       a row for every time a handler of the type `chaos` came by: phase `start`, `beat` while it sleeps,
+--                       and one for how it left: `finish`, `fail`, `snooze`, `cancel`, or `dropped` if others ended it
 --   chaos.told          a row for every ending that a process reported in its log, once the database had taken it
---   chaos.frozen        a row for every process that was stopped for longer than its leases
+--   chaos.frozen        a row for every time a process was stopped for longer than its leases, and when it went on
 --   chaos.kills         a row for every `kill -9`
+--   chaos.told_to_stop  a row for every SIGTERM
+--   chaos.exits         a row for every process that ended: `signal_` or `code_`, and which
+--   chaos.windows       a row for every fault: whom it hit (`w<slot>` or everybody), from when until when
 --   chaos.terms         what the processes were told: the wait before the first retry, and the time between two rescues
 --
 -- The numbers are those of the catalogue that this follows. Not here, since there is nothing yet that they could be about:
@@ -44,6 +49,25 @@ select task_id, attempt, at from chaos.effects where phase = 'start'
 union all
 select id, attempt, last_attempted_at from agent_tasks where attempt > 0;
 create index on starts (task_id, attempt);
+
+-- What a handler's notes say, but for those that cannot be held against anybody: a process that was frozen may come to the
+-- next await of a handler before it notices how late it is. It does so at once, and once.
+drop table if exists pg_temp.marks;
+create temporary table marks as
+select task_id, attempt, phase, at, process
+from (
+    select
+        effect.*, thawed,
+        row_number() over (
+            partition by effect.process, thawed, task_id, attempt, phase = 'dropped' order by at
+        ) as nth
+    from chaos.effects effect
+    left join chaos.frozen
+        on frozen.process = effect.process and phase <> 'start' and at between thawed and thawed + interval '100 ms'
+) seen
+where thawed is null or nth > 1;
+create index on marks (task_id, attempt);
+analyze marks;
 analyze ends;
 analyze starts;
 
@@ -77,21 +101,27 @@ where task.id is null
     or coalesce(ends, 0) <> task.attempt - case status when 'processing' then 1 else 0 end
     or ends <> attempts or low <> 1 or high <> ends;
 
--- I04 No attempt starts before the one before it has ended, and no handler goes on after its own has: nobody runs a task
--- beside somebody else. Only a process that was frozen may come to the next await of its handlers before it notices, and
--- a busy machine gets a moment.
+-- I04 No attempt starts before the one before it has ended; no handler is still there when the next attempt has started,
+-- not for a moment; and none starts or goes on after its own end, where a busy machine gets a moment.
 select 'I04', ends.task_id, format('attempt %s ended at %s, the next one started at %s', ends.attempt, created_at, at)
 from ends
 join starts on starts.task_id = ends.task_id and starts.attempt = ends.attempt + 1
 where at < created_at
 union all
-select 'I04', ends.task_id, format('attempt %s ended at %s by %s, its handler at %s', ends.attempt, created_at, kind, at)
+select 'I04', mark.task_id, format('attempt %s was there at %s by its %s in %s, the next one since %s', mark.attempt, mark.at, phase, process, starts.at)
+from (select distinct on (task_id, attempt) * from marks order by task_id, attempt, at desc) mark
+join starts on starts.task_id = mark.task_id and starts.attempt = mark.attempt + 1
+where mark.at > starts.at
+union all
+select 'I04', ends.task_id, format('attempt %s ended at %s by %s, its %s in %s was at %s', ends.attempt, created_at, kind, phase, process, at)
 from ends
 cross join chaos.terms
-join chaos.effects effect on effect.task_id = ends.task_id and effect.attempt = ends.attempt and phase = 'finish'
-where at > created_at + tick and process not in (select process from chaos.frozen);
+join (select distinct on (task_id, attempt) * from marks order by task_id, attempt, at desc) mark
+    on mark.task_id = ends.task_id and mark.attempt = ends.attempt
+where at > created_at + tick;
 
--- I05 Nothing is `processing` whose lease has been over for more than two looks of a rescuer.
+-- I05 Nothing is `processing` whose lease has been over for more than two looks of a rescuer. This and I20 are asked while
+-- the run goes on, too (calm.rs).
 select 'I05', id, format('the lease ended at %s', lease_expires_at)
 from agent_tasks, chaos.terms
 where status = 'processing' and lease_expires_at < clock_timestamp() - 2 * tick;
@@ -162,7 +192,13 @@ where ends.task_id is null
 union all
 select 'I10', task_id, format('its cancellation was acknowledged, it is %s', status)
 from chaos.cancelled join agent_tasks on id = task_id
-where status <> 'cancelled'
+where how = 'done' and status <> 'cancelled'
+union all
+select 'I10', cancelled.task_id, format('its cancellation was acknowledged at %s, attempt %s ended at %s and another one started at %s', cancelled.at, ends.attempt, created_at, starts.at)
+from chaos.cancelled
+join ends on ends.task_id = cancelled.task_id and ends.created_at > cancelled.at
+join starts on starts.task_id = ends.task_id and starts.attempt = ends.attempt + 1
+where how = 'requested'
 union all
 select 'I10', id, format('meant to be %s, it is %s', context_json ->> 'fate', status)
 from agent_tasks
@@ -172,23 +208,33 @@ where status in ('completed', 'failed', 'cancelled') and not case context_json -
     else status = context_json ->> 'fate'
 end;
 
--- I11 Effects: a task is completed by an attempt whose handler came to its end; a handler starts and ends once an attempt;
--- and an effect is repeated only because an attempt was cut short.
+-- I11 Effects: a task is completed by an attempt whose handler came to its end; a handler starts and leaves once an attempt;
+-- and one that came to its end completed the task, unless the process was cut off or told to stop, or the task was unwanted.
 select 'I11', id, format('completed by attempt %s, whose handler did not come to its end', attempt)
 from agent_tasks task
 where task_type = 'chaos' and status = 'completed' and not exists (
     select from chaos.effects effect where effect.task_id = id and effect.attempt = task.attempt and phase = 'finish'
 )
 union all
-select 'I11', task_id, format('%s of attempt %s, %s times', phase, attempt, count(*))
-from chaos.effects group by task_id, attempt, phase having count(*) > 1
+select 'I11', task_id, format('attempt %s: %s', attempt, string_agg(phase || ' in ' || process, ', ' order by at))
+from chaos.effects
+where phase <> 'beat'
+group by task_id, attempt
+having count(*) filter (where phase = 'start') <> 1 or count(*) filter (where phase <> 'start') > 1
 union all
-select 'I11', effect.task_id, format('%s effects, %s attempts cut short', finished, coalesce(cut_short, 0))
-from (select task_id, count(*) as finished from chaos.effects where phase = 'finish' group by task_id) effect
-left join (
-    select task_id, count(*) as cut_short from ends where kind in ('recover', 'release') group by task_id
-) ended on ended.task_id = effect.task_id
-where finished > 1 + coalesce(cut_short, 0);
+select 'I11', effect.task_id, format('the handler of attempt %s came to its end at %s in %s, the attempt ended by %s', effect.attempt, at, process, kind)
+from chaos.effects effect
+join ends on ends.task_id = effect.task_id and ends.attempt = effect.attempt
+join agent_tasks task on task.id = effect.task_id
+where phase = 'finish' and not case kind
+    when 'complete' then true
+    when 'recover' then true
+    when 'release' then exists (
+        select from chaos.told_to_stop told where told.process = effect.process and told.at <= ends.created_at
+    )
+    when 'cancel' then context_json ->> 'fate' = 'unwanted'
+    else false
+end;
 
 -- I12 No effect of an attempt that the database never gave to anybody.
 select 'I12', effect.task_id, format('%s of attempt %s, the task is at %s', phase, effect.attempt, task.attempt)
@@ -238,3 +284,23 @@ union all
 select 'I21', null, format('%s multixacts were made', next_multixact_id::text::int8 - 1)
 from pg_control_checkpoint()
 where next_multixact_id::text <> '1';
+
+-- S01 Processes end by our hand alone, or by the task that takes them down: a kill; SIGTERM in order or, before they have
+-- come to follow it, at once; with the code for what would not stop only if a fault was in their way.
+select 'S01', null::uuid, format('%s ended by %s at %s', process, how, at)
+from chaos.exits gone
+where not case how
+    when 'signal_9' then exists (select from chaos.kills kill where kill.process = gone.process)
+    when 'signal_6' then exists (
+        select from chaos.effects effect join agent_tasks task on task.id = effect.task_id
+        where effect.process = gone.process and phase = 'start' and context_json ? 'abort'
+    )
+    when 'signal_15' then not exists (select from chaos.effects effect where effect.process = gone.process)
+        and exists (select from chaos.told_to_stop told where told.process = gone.process)
+    when 'code_0' then exists (select from chaos.told_to_stop told where told.process = gone.process)
+    when 'code_70' then exists (
+        select from chaos.told_to_stop told join chaos.windows on begun < gone.at and over > told.at
+        where told.process = gone.process and fault <> 'Terminate' and whom in ('everybody', split_part(gone.process, '.', 1))
+    )
+    else false
+end;

@@ -10,11 +10,17 @@ use uuid::Uuid;
 /// A file that is only appended to, a line a fact. Each line is one `write`, so that a killed process loses none.
 pub(crate) struct Journal(File);
 
-/// Before or after what a handler does.
+/// Where a handler is: it comes, it is there, and it leaves in one of the other ways.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phase {
     Start,
+    Beat,
     Finish,
+    Fail,
+    Snooze,
+    Cancel,
+    /// It was stopped, or it panicked.
+    Dropped,
 }
 
 /// A handler came by.

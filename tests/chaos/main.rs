@@ -9,6 +9,7 @@
 )]
 
 mod callers;
+mod calm;
 mod contention;
 mod faults;
 mod journal;

@@ -47,6 +47,10 @@ impl Slot {
         format!("w{}.{}", self.number, self.generation)
     }
 
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
     /// Starts the next process of this slot.
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "one at a time");

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
 use crate::callers;
+use crate::calm;
 use crate::faults;
 use crate::load::Volume;
 use crate::random::Random;
@@ -80,6 +81,7 @@ pub(crate) async fn until_drained(
     tokio::select! {
         acknowledged = work => acknowledged,
         never = world.watch() => never,
+        never = calm::look_on(world) => never,
     }
 }
 
@@ -110,6 +112,10 @@ async fn judge(world: &World, acknowledged: usize, schedule: &[Planned]) -> Repo
     wrong.extend(book.complaints.iter().cloned());
     let never = schedule.iter().map(|planned| planned.fault).filter(|fault| !book.fired.contains_key(fault));
     wrong.extend(never.map(|fault| format!("{fault:?} never hit anything")));
+    let (completed, reported) = (figures.count("completed"), figures.count("reported"));
+    if reported * 10 < completed * 9 {
+        wrong.push(format!("{reported} of {completed} completions were reported: too few to compare"));
+    }
     let log = world.server.stop().await;
     wrong.extend(
         UNHEARD_OF
@@ -126,6 +132,7 @@ impl Report {
             self.book.fired.iter().map(|(fault, times)| format!("{fault:?} {times}")).collect();
         println!("faults: {}", fired.join(", "));
         println!("exits: {:?}", self.book.exits);
+        println!("samples of leases and of transactions: {:?}", self.book.samples);
         println!("figures: {}", self.figures);
         println!("violations: {}", self.wrong.len());
     }

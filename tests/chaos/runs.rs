@@ -44,6 +44,8 @@ async fn without_faults_no_lease_is_lost_and_each_attempt_is_asked_for() {
     let count = |name| report.figures.count(name);
     assert_eq!(count("tasks"), count("acknowledged"));
     assert_eq!((count("rescued"), count("duplicates")), (0, 0));
+    let (leases, transactions) = report.book.samples;
+    assert!(leases > 0 && transactions > 0, "nobody looked on");
 }
 
 #[ignore = "an hour, or as many seconds as SOAK_SECONDS says"]

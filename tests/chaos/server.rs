@@ -108,7 +108,7 @@ impl Server {
             postgres.stop().await.expect("it stops");
             self.keep(&log);
         }
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        read(&self.log)
     }
 
     /// Removes its data.
@@ -119,8 +119,15 @@ impl Server {
 
     /// A start begins the log anew.
     fn keep(&self, log: &Path) {
-        Journal::open(&self.log).append(&std::fs::read_to_string(log).unwrap_or_default());
+        Journal::open(&self.log).append(&read(log));
     }
+}
+
+/// What a client sent need not be text, and the log repeats it.
+fn read(log: &Path) -> String {
+    let bytes = std::fs::read(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    assert!(!bytes.is_empty(), "a server says something");
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn start(data: &Path) -> EmbeddedPostgres {

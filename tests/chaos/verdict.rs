@@ -16,14 +16,19 @@ const TABLES: &str = "
     drop schema if exists chaos cascade;
     create schema chaos;
     create unlogged table chaos.acknowledged (task_id uuid, unique_key text);
-    create unlogged table chaos.cancelled (task_id uuid);
+    create unlogged table chaos.cancelled (task_id uuid, how text, at timestamptz);
     create unlogged table chaos.effects (task_id uuid, attempt int, phase text, at timestamptz, process text);
     create unlogged table chaos.told (task_id uuid, attempt int, ending text, process text);
-    create unlogged table chaos.frozen (process text);
+    create unlogged table chaos.frozen (process text, begun timestamptz, thawed timestamptz);
     create unlogged table chaos.kills (process text, at timestamptz);
+    create unlogged table chaos.told_to_stop (process text, at timestamptz);
+    create unlogged table chaos.exits (process text, how text, at timestamptz);
+    create unlogged table chaos.windows (fault text, whom text, begun timestamptz, over timestamptz);
     create unlogged table chaos.terms (retry_base interval, tick interval);
     create index on chaos.effects (task_id, attempt);
     create index on chaos.told (task_id, attempt)";
+/// Files whose lines are rows: the words are the columns, and times are microseconds since 1970.
+const PLAIN: [&str; 6] = ["cancelled", "frozen", "kills", "told_to_stop", "exits", "windows"];
 /// Rows of one statement.
 const CHUNK: usize = 20_000;
 
@@ -39,7 +44,9 @@ pub(crate) async fn load_journal(client: &Client, dir: &Path, lease: Duration) {
     for file in files(dir, "log") {
         load_told(client, &file).await;
     }
-    load_faults(client, dir).await;
+    for table in PLAIN {
+        load_plain(client, dir, table).await;
+    }
     client
         .batch_execute("analyze chaos.effects, chaos.told, chaos.acknowledged, agent_tasks")
         .await
@@ -112,23 +119,19 @@ async fn load_acknowledgements(client: &Client, dir: &Path) {
         let params: Params<'_> = &[(&ids, Type::UUID_ARRAY), (&keys, Type::TEXT_ARRAY)];
         client.query_typed(sql, params).await.expect("loaded");
     }
-    let cancelled: Vec<Uuid> = journal::lines(&dir.join("cancelled")).iter().map(id).collect();
-    let sql = "insert into chaos.cancelled select * from unnest($1::uuid[])";
-    client.query_typed(sql, &[(&cancelled, Type::UUID_ARRAY)]).await.expect("loaded");
 }
 
-async fn load_faults(client: &Client, dir: &Path) {
-    let kills = journal::lines(&dir.join("kills"));
-    let names: Vec<&str> = kills.iter().map(|kill| kill[0].as_str()).collect();
-    let times: Vec<i64> = kills.iter().map(|kill| kill[1].parse().expect("a time")).collect();
-    let sql = "insert into chaos.kills
-        select name, 'epoch'::timestamptz + at * interval '1 us' from unnest($1::text[], $2::int8[]) as k (name, at)";
-    let params: Params<'_> = &[(&names, Type::TEXT_ARRAY), (&times, Type::INT8_ARRAY)];
-    client.query_typed(sql, params).await.expect("loaded");
-    let frozen = journal::lines(&dir.join("frozen"));
-    let names: Vec<&str> = frozen.iter().map(|frozen| frozen[0].as_str()).collect();
-    let sql = "insert into chaos.frozen select * from unnest($1::text[])";
-    client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await.expect("loaded");
+async fn load_plain(client: &Client, dir: &Path, table: &str) {
+    let value = |word: &String| match word.parse::<i64>() {
+        Ok(at) => format!("'epoch'::timestamptz + {at} * interval '1 us'"),
+        Err(_) => format!("'{word}'"),
+    };
+    let row = |words: &Vec<String>| format!("({})", words.iter().map(value).collect::<Vec<_>>().join(", "));
+    let rows: Vec<String> = journal::lines(&dir.join(table)).iter().map(row).collect();
+    for chunk in rows.chunks(CHUNK) {
+        let sql = format!("insert into chaos.{table} values {}", chunk.join(", "));
+        client.batch_execute(&sql).await.expect("loaded");
+    }
 }
 
 async fn load_effects(client: &Client, file: &Path) {

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use task_processor::app::{App, Doors};
 use task_processor::config::{Config, env_vars};
 use task_processor::{Handler, Outcome, Services, Task, handlers, telemetry};
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
 
 use crate::journal::{Journal, Phase};
 
@@ -16,7 +18,10 @@ pub(crate) const VARIABLE: &str = "CHAOS_JOURNAL";
 pub(crate) const ARGUMENTS: [&str; 4] =
     ["--exact", "worker::a_part_that_this_program_plays_for_the_others", "--ignored", "--nocapture"];
 
-/// What `echo` does, with a note before and after.
+/// A handler that sleeps says so often that it is still there.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// What `echo` does, with a note before, meanwhile and after.
 struct Traced(Journal);
 
 #[derive(Deserialize)]
@@ -42,28 +47,67 @@ impl Handler for Traced {
     type Input = Input;
 
     async fn run(&self, input: Input, task: Task, _services: Services) -> Outcome {
-        self.0.effect(task.id, task.attempt, Phase::Start);
-        if input.sleep_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(input.sleep_ms)).await;
-        }
+        let mut visit = Visit::begin(&self.0, &task);
+        visit.sleep(Duration::from_millis(input.sleep_ms)).await;
         if input.abort {
             std::process::abort();
         }
         assert!(task.retry_count >= input.panic_times, "told to panic");
         if input.snooze_ms > 0 && task.attempt == 1 {
+            visit.leaves(Phase::Snooze);
             return Outcome::snooze(Duration::from_millis(input.snooze_ms), "told to snooze");
         }
         if input.cancel {
+            visit.leaves(Phase::Cancel);
             return Outcome::cancel("told to cancel");
         }
         if task.retry_count < input.fail_times {
+            visit.leaves(Phase::Fail);
             return Outcome::retry("told to fail");
         }
         if input.fail_permanently {
+            visit.leaves(Phase::Fail);
             return Outcome::fail("told to fail for good");
         }
-        self.0.effect(task.id, task.attempt, Phase::Finish);
+        visit.leaves(Phase::Finish);
         Outcome::complete(task.context)
+    }
+}
+
+/// An attempt's stay in the handler. However it ends, a note says when.
+struct Visit<'a> {
+    journal: &'a Journal,
+    task: Uuid,
+    attempt: i32,
+    /// How it ends, unless somebody else ends it.
+    leaves: Phase,
+}
+
+impl<'a> Visit<'a> {
+    fn begin(journal: &'a Journal, task: &Task) -> Self {
+        journal.effect(task.id, task.attempt, Phase::Start);
+        Self { journal, task: task.id, attempt: task.attempt, leaves: Phase::Dropped }
+    }
+
+    /// One note at most each time that it is woken: a process that was frozen gets no further before it can be stopped.
+    async fn sleep(&self, lasts: Duration) {
+        let until = Instant::now() + lasts;
+        while Instant::now() < until {
+            sleep_until(until.min(Instant::now() + BEAT)).await;
+            if Instant::now() < until {
+                self.journal.effect(self.task, self.attempt, Phase::Beat);
+            }
+        }
+    }
+
+    fn leaves(&mut self, how: Phase) {
+        self.leaves = how;
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.journal.effect(self.task, self.attempt, self.leaves);
     }
 }
 

@@ -11,14 +11,13 @@ use rustix::process::Signal;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
-use crate::journal::Journal;
+use crate::calm::Calm;
+use crate::journal::{self, Journal};
 use crate::process::{Ended, Program, Slot};
 use crate::proxy::Proxy;
 use crate::schedule::Fault;
 use crate::server::Server;
 
-/// Exit codes of a process that was told to stop: in order, or because something would not.
-const DOCUMENTED: [i32; 2] = [0, task_processor::shutdown::EXIT_STUCK];
 /// The grace period that the processes are given.
 const GRACE: Duration = Duration::from_secs(1);
 /// Grace, the time to give tasks back, and a machine that is busy with other things.
@@ -69,8 +68,13 @@ pub(crate) struct World {
     /// The wire of who adds tasks.
     pub(crate) callers: Proxy,
     pub(crate) slots: Vec<Mutex<Slot>>,
+    /// Whoever disturbs a wire has it to itself: a process's by its number, the callers' after them.
+    turns: Vec<Mutex<()>>,
+    pub(crate) calm: Calm,
     kills: Journal,
+    told_to_stop: Journal,
     frozen: Journal,
+    exits: Journal,
     book: Plain<Book>,
 }
 
@@ -81,6 +85,8 @@ pub(crate) struct Book {
     /// Ends of processes by signal or exit code, ours and theirs.
     pub(crate) exits: BTreeMap<String, usize>,
     pub(crate) complaints: Vec<String>,
+    /// How often leases and transactions were asked about while the run went on.
+    pub(crate) samples: (usize, usize),
 }
 
 impl World {
@@ -99,12 +105,48 @@ impl World {
             wires.push(wire);
         }
         let callers = server.wire().await;
-        let (kills, frozen) = (Journal::open(&dir.join("kills")), Journal::open(&dir.join("frozen")));
-        Self { dir, settings, server, wires, callers, slots, kills, frozen, book: Plain::default() }
+        let journal = |name: &str| Journal::open(&dir.join(name));
+        Self {
+            turns: (0..=wires.len()).map(|_| Mutex::default()).collect(),
+            calm: Calm::new(wires.len(), journal("windows")),
+            kills: journal("kills"),
+            told_to_stop: journal("told_to_stop"),
+            frozen: journal("frozen"),
+            exits: journal("exits"),
+            dir,
+            settings,
+            server,
+            wires,
+            callers,
+            slots,
+            book: Plain::default(),
+        }
     }
 
     pub(crate) fn all_wires(&self) -> Vec<&Proxy> {
         self.wires.iter().chain([&self.callers]).collect()
+    }
+
+    /// A process's wire, or that of the callers for None, for as long as nobody else may disturb it.
+    pub(crate) async fn wire(&self, process: Option<usize>) -> (&Proxy, MutexGuard<'_, ()>) {
+        let number = process.unwrap_or(self.wires.len());
+        let turn = self.turns[number].lock().await;
+        (self.wires.get(number).unwrap_or(&self.callers), turn)
+    }
+
+    /// The same of all of them.
+    pub(crate) async fn all_turns(&self) -> Vec<MutexGuard<'_, ()>> {
+        let mut turns = Vec::new();
+        for turn in &self.turns {
+            turns.push(turn.lock().await);
+        }
+        turns
+    }
+
+    pub(crate) fn sampled(&self, leases: bool, transactions: bool) {
+        let samples = &mut self.book.lock().unwrap().samples;
+        samples.0 += usize::from(leases);
+        samples.1 += usize::from(transactions);
     }
 
     pub(crate) fn fired(&self, fault: Fault) {
@@ -126,18 +168,26 @@ impl World {
         slot
     }
 
-    /// Ends a process by our hand, and starts the next one.
-    pub(crate) async fn replace(&self, slot: &mut Slot, signal: Signal) {
-        self.end(slot, signal).await;
+    /// Ends a process by our hand, and starts the next one. Answers whether it was that which ended it.
+    pub(crate) async fn replace(&self, slot: &mut Slot, signal: Signal) -> bool {
+        let by_us = self.end(slot, signal).await;
+        self.start_again(slot);
+        by_us
+    }
+
+    fn start_again(&self, slot: &mut Slot) {
         slot.start();
+        self.calm.started(slot.number());
     }
 
     /// Keeps a process stopped for a while, as a machine does that is paused.
     pub(crate) async fn freeze(&self, slot: &Slot, lasts: Duration) {
-        self.frozen.append(&format!("{}\n", slot.name()));
+        let begun = journal::now();
         slot.signal(Signal::STOP);
         sleep(lasts).await;
+        let thawed = journal::now();
         slot.signal(Signal::CONT);
+        self.frozen.append(&format!("{} {begun} {thawed}\n", slot.name()));
     }
 
     /// Looks after the processes: one that ends by itself is reported, and gets a successor.
@@ -165,42 +215,37 @@ impl World {
         std::fs::remove_dir_all(&self.dir).expect("ours");
     }
 
-    async fn end(&self, slot: &mut Slot, signal: Signal) {
+    /// Answers whether it ended as the signal has it.
+    async fn end(&self, slot: &mut Slot, signal: Signal) -> bool {
         let name = slot.name();
-        match slot.end(signal, STOPS_WITHIN).await {
-            Some(Ended { name, at, status }) => {
-                self.count_exit(status);
-                let asked = status.signal() == Some(signal.as_raw());
-                if asked {
-                    self.kills.append(&format!("{name} {at}\n"));
-                }
-                if !asked && !status.code().is_some_and(|code| DOCUMENTED.contains(&code)) {
-                    self.by_itself(&name, status);
-                }
-            }
-            None => self.complain(format!("{name} did not stop within {STOPS_WITHIN:?} of {signal:?}")),
+        if signal == Signal::TERM {
+            self.told_to_stop.append(&format!("{name} {}\n", journal::now()));
         }
+        let Some(Ended { name, at, status }) = slot.end(signal, STOPS_WITHIN).await else {
+            self.complain(format!("{name} did not stop within {STOPS_WITHIN:?} of {signal:?}"));
+            return false;
+        };
+        self.note_exit(&name, status);
+        if signal == Signal::KILL && status.signal() == Some(signal.as_raw()) {
+            self.kills.append(&format!("{name} {at}\n"));
+            return true;
+        }
+        signal == Signal::TERM && status.code().is_some()
     }
 
     fn see_to(&self, slot: &mut Slot) {
         let Some(status) = slot.exited() else { return };
-        self.count_exit(status);
-        self.by_itself(&slot.name(), status);
-        slot.start();
+        self.note_exit(&slot.name(), status);
+        self.start_again(slot);
     }
 
-    /// The only reason for a process to end by itself is the task that takes it down.
-    fn by_itself(&self, name: &str, status: ExitStatus) {
-        if status.signal() != Some(Signal::ABORT.as_raw()) {
-            self.complain(format!("{name} ended by itself: {status}"));
-        }
-    }
-
-    fn count_exit(&self, status: ExitStatus) {
+    /// Whether it had a reason is asked afterwards: S01.
+    fn note_exit(&self, name: &str, status: ExitStatus) {
         let how = status.code().map_or_else(
-            || format!("signal {}", status.signal().unwrap_or_default()),
-            |code| format!("code {code}"),
+            || format!("signal_{}", status.signal().unwrap_or_default()),
+            |code| format!("code_{code}"),
         );
+        self.exits.append(&format!("{name} {how} {}\n", journal::now()));
         *self.book.lock().unwrap().exits.entry(how).or_default() += 1;
     }
 }

@@ -104,17 +104,22 @@ impl Line {
                 Duration::from_secs(size as u64) / u32::try_from(rate).unwrap_or(u32::MAX).max(1)
             });
             if !(conduct.delay + transfer).is_zero() {
+                self.count();
                 sleep(conduct.delay + transfer).await;
             }
             let (allowed, over) = match direction {
                 Direction::Up => (size, false),
-                Direction::Down if self.is_lost() => continue,
+                Direction::Down if self.is_lost() => {
+                    self.count();
+                    continue;
+                }
                 Direction::Down => self.allowance(size),
             };
             if to.write_all(&buffer[..allowed]).await.is_err() {
                 return;
             }
             if over {
+                self.count();
                 self.wire.lock().unwrap().sever();
             }
         }
@@ -123,8 +128,16 @@ impl Line {
     /// Waits while nothing gets through. None if nothing ever will.
     async fn unless_stalled(&self) -> Option<Conduct> {
         let mut conduct = self.conduct.subscribe();
+        if conduct.borrow().stalled {
+            self.count();
+        }
         let flowing = conduct.wait_for(|conduct| !conduct.stalled).await;
         flowing.ok().map(|conduct| conduct.clone())
+    }
+
+    /// Something has just not gone its ordinary way.
+    fn count(&self) {
+        self.wire.lock().unwrap().disturbed += 1;
     }
 
     /// Takes note of what the client says: whether this connection stops at it.

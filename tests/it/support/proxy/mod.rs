@@ -34,6 +34,8 @@ struct Wire {
     cut: CancellationToken,
     conduct: Arc<watch::Sender<Conduct>>,
     lines: Vec<Weak<Line>>,
+    /// How many pieces of traffic came late, were lost, waited, or were the last before a cut.
+    disturbed: usize,
 }
 
 impl Proxy {
@@ -46,6 +48,7 @@ impl Proxy {
             cut: CancellationToken::new(),
             conduct: Arc::new(watch::Sender::default()),
             lines: Vec::new(),
+            disturbed: 0,
         }));
         let proxy = Self { address, wire: wire.clone() };
         proxy.lead_to(directory);
@@ -85,9 +88,10 @@ impl Proxy {
         self.change(|conduct| conduct.left = Some(bytes));
     }
 
-    /// Whether that is still to come.
-    pub(crate) fn is_about_to_be_severed(&self) -> bool {
-        self.conduct().borrow().left.is_some()
+    /// How many pieces of traffic it has not let through as an ordinary wire does, but late, after a wait, in part or not at
+    /// all. What dies with a severed connection is not among them.
+    pub(crate) fn disturbed(&self) -> usize {
+        self.wire.lock().unwrap().disturbed
     }
 
     /// Lets new connections through, undisturbed, to the server whose socket lies in `directory`. Those that there are stay
