@@ -56,20 +56,15 @@ drop table if exists pg_temp.marks;
 create temporary table marks as
 select task_id, attempt, phase, at, process
 from (
-    select
-        effect.*, thawed,
-        row_number() over (
-            partition by effect.process, thawed, task_id, attempt, phase = 'dropped' order by at
-        ) as nth
+    select effect.*, thawed,
+        row_number() over (partition by effect.process, thawed, task_id, attempt, phase = 'dropped' order by at) as nth
     from chaos.effects effect
     left join chaos.frozen
         on frozen.process = effect.process and phase <> 'start' and at between thawed and thawed + interval '100 ms'
 ) seen
 where thawed is null or nth > 1;
 create index on marks (task_id, attempt);
-analyze marks;
-analyze ends;
-analyze starts;
+analyze marks, ends, starts;
 
 -- I01 A task is in exactly one state, and its columns agree on which.
 select 'I01', id, format('status %s, lease until %s, completed at %s', status, lease_expires_at, completed_at)
@@ -229,9 +224,7 @@ join agent_tasks task on task.id = effect.task_id
 where phase = 'finish' and not case kind
     when 'complete' then true
     when 'recover' then true
-    when 'release' then exists (
-        select from chaos.told_to_stop told where told.process = effect.process and told.at <= ends.created_at
-    )
+    when 'release' then exists (select from chaos.told_to_stop told where told.process = effect.process and told.at <= ends.created_at)
     when 'cancel' then context_json ->> 'fate' = 'unwanted'
     else false
 end;

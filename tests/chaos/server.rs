@@ -137,3 +137,11 @@ async fn start(data: &Path) -> EmbeddedPostgres {
     options.settings = vec![("deadlock_timeout".into(), "200ms".into())];
     EmbeddedPostgres::start(options).await.unwrap_or_else(|error| panic!("{error}"))
 }
+
+#[test]
+fn a_log_that_is_not_text_is_read_all_the_same() {
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-log-{}", std::process::id()));
+    std::fs::write(&log, b"user \xff\xfe\nERROR:  deadlock detected\n").expect("written");
+    assert!(read(&log).contains("deadlock detected"));
+    std::fs::remove_file(&log).expect("ours");
+}
