@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::queue::{NewTask, QueueError};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -65,22 +66,29 @@ async fn value<T: tokio_postgres::types::FromSqlOwned>(server: &EmbeddedPostgres
     Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
 }
 
-/// Adds one large task after another: those that were acknowledged.
-async fn add_until(app: Arc<TestApp>, over: Arc<AtomicBool>, refused: Arc<AtomicUsize>) -> Vec<Uuid> {
-    let mut acknowledged = Vec::new();
-    while !over.load(Ordering::SeqCst) {
-        let task = NewTask::new("echo", json!({ "filling": "x".repeat(4_000) }));
-        match app.queue().enqueue_one(task).await {
-            Ok(added) => acknowledged.push(added.id),
-            Err(error) => {
-                let transient = matches!(&error, QueueError::Database(error) if error.is_transient());
-                assert!(transient, "{error}");
-                refused.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_millis(50)).await;
+/// Adds tasks until told to stop, and counts the calls that are refused: the ids of those that were acknowledged.
+fn add_tasks(
+    app: &Arc<TestApp>,
+    over: &Arc<AtomicBool>,
+    refused: &Arc<AtomicUsize>,
+) -> JoinHandle<Vec<Uuid>> {
+    let (app, over, refused) = (app.clone(), over.clone(), refused.clone());
+    tokio::spawn(async move {
+        let mut acknowledged = Vec::new();
+        while !over.load(Ordering::SeqCst) {
+            let task = NewTask::new("echo", json!({ "filling": "x".repeat(4_000) }));
+            match app.queue().enqueue_one(task).await {
+                Ok(added) => acknowledged.push(added.id),
+                Err(error) => {
+                    let transient = matches!(&error, QueueError::Database(error) if error.is_transient());
+                    assert!(transient, "{error}");
+                    refused.fetch_add(1, Ordering::SeqCst);
+                    sleep(Duration::from_millis(50)).await;
+                }
             }
         }
-    }
-    acknowledged
+        acknowledged
+    })
 }
 
 #[ignore = "mounts a file system, which needs root"]
@@ -94,7 +102,7 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     let wire = Proxy::to(server.socket_dir()).await;
     let app = Arc::new(TestApp::behind(&wire, &[]).await);
     let (over, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let adding = tokio::spawn(add_until(app.clone(), over.clone(), refused.clone()));
+    let adding = add_tasks(&app, &over, &refused);
     eventually("it works", async || app.worker.counts().succeeded > 100).await;
     disk.fill();
     let broken =

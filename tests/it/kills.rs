@@ -111,7 +111,8 @@ async fn what_a_process_killed_after_the_commit_had_ended_does_not_run_again() {
 #[tokio::test]
 async fn a_process_that_was_frozen_past_its_leases_acts_no_more_when_it_goes_on() {
     let mut kill = Kill::new().await;
-    kill.add(10, 100_000, 5).await;
+    // With pauses so long that most of them are in one when it is stopped.
+    kill.add(10, 100_000, 50).await;
     eventually("they act", async || kill.effects.of_attempt(1) > 50).await;
     kill.victim.signal(Signal::STOP);
     kill.start_heir().await;
@@ -122,10 +123,8 @@ async fn a_process_that_was_frozen_past_its_leases_acts_no_more_when_it_goes_on(
     eventually("it has given them up", async || kill.victim.health().await["inHand"] == 0).await;
     let late = || kill.effects.seen().iter().filter(|act| act.attempt == 1 && act.at > gone_on).count();
     let at_once = late();
-    assert!(
-        at_once <= ACTING_THREADS,
-        "{at_once} acts without a lease: more than a thread each was in the middle of"
-    );
+    // A thread that was stopped in the middle of a poll finishes it.
+    assert!(at_once <= ACTING_THREADS, "{at_once} acts without a lease");
     let others = kill.effects.of_attempt(2);
     eventually("the other acts on", async || kill.effects.of_attempt(2) > others + 50).await;
     assert_eq!(late(), at_once, "acts of what was given up");

@@ -10,6 +10,7 @@ use serde_json::json;
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::db::Lane;
 use task_processor::queue::NewTask;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -27,18 +28,21 @@ async fn process(app: &TestApp, id: Uuid) -> (u16, bool) {
     (answer.status().as_u16(), answer.headers().contains_key("retry-after"))
 }
 
-/// Adds one task after another, each until that is acknowledged: how many.
-async fn add_until(app: Arc<TestApp>, over: Arc<AtomicBool>, writer: usize) -> i64 {
-    let mut added = 0;
-    while !over.load(Ordering::SeqCst) {
-        let key = Some(format!("{writer} {added}"));
-        let task = NewTask { unique_key: key, ..NewTask::new("echo", json!({ "sleep_ms": 30 })) };
-        while app.queue().enqueue_one(task.clone()).await.is_err() {
-            sleep(Duration::from_millis(5)).await;
+/// Adds tasks, each until it is acknowledged, until told to stop: how many.
+fn add_tasks(app: &Arc<TestApp>, over: &Arc<AtomicBool>, writer: u32) -> JoinHandle<i64> {
+    let (app, over) = (app.clone(), over.clone());
+    tokio::spawn(async move {
+        let mut added = 0;
+        while !over.load(Ordering::SeqCst) {
+            let key = Some(format!("{writer} {added}"));
+            let task = NewTask { unique_key: key, ..NewTask::new("echo", json!({ "sleep_ms": 30 })) };
+            while app.queue().enqueue_one(task.clone()).await.is_err() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            added += 1;
         }
-        added += 1;
-    }
-    added
+        added
+    })
 }
 
 #[tokio::test]
@@ -52,7 +56,7 @@ async fn backends_that_are_terminated_all_the_time_cost_time_and_nothing_else() 
     )
     .await;
     let over = Arc::new(AtomicBool::new(false));
-    let adding = [0, 1].map(|writer| tokio::spawn(add_until(app.clone(), over.clone(), writer)));
+    let adding = [0, 1].map(|writer| add_tasks(&app, &over, writer));
     let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity
         where datname = current_database() and application_name <> 'test' and backend_type = 'client backend'";
     let (mut terminated, mut refused) = (0, 0);
