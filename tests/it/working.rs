@@ -258,9 +258,9 @@ async fn a_long_task_keeps_its_lease_for_as_long_as_it_runs() {
 #[tokio::test]
 async fn an_attempt_whose_lease_was_taken_is_cut_short_and_writes_nothing() {
     let db = TestDb::new().await;
-    let app = TestApp::start(&db, &[("LEASE_SECONDS", "3")]).await;
-    let id = app.add(json!({ "sleep_ms": 4_000 })).await;
-    db.task_becomes(id, "status = 'processing'").await;
+    let app = TestApp::start(&db, &[("LEASE_SECONDS", "9")]).await;
+    let id = app.add(json!({ "sleep_ms": 60_000 })).await;
+    eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
     db.execute(&format!("update agent_tasks set lease_token = gen_random_uuid() where id = '{id}'")).await;
     eventually("it was given up", async || app.worker.in_hand() == 0).await;
     assert!(db.task_is(id, "status = 'processing' and result_json is null").await);
