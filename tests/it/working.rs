@@ -261,7 +261,8 @@ async fn an_attempt_whose_lease_was_taken_is_cut_short_and_writes_nothing() {
     let app = TestApp::start(&db, &[("LEASE_SECONDS", "9")]).await;
     let id = app.add(json!({ "sleep_ms": 60_000 })).await;
     eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
-    db.execute(&format!("update agent_tasks set lease_token = gen_random_uuid() where id = '{id}'")).await;
+    let taken = "update agent_tasks set lease_token = gen_random_uuid(), claimed_by = 'another process'";
+    db.execute(&format!("{taken} where id = '{id}'")).await;
     eventually("it was given up", async || app.worker.in_hand() == 0).await;
     assert!(db.task_is(id, "status = 'processing' and result_json is null").await);
     assert_eq!(db.value::<i64>("select count(*) from agent_actions_log").await, 0);
