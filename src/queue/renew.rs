@@ -39,7 +39,7 @@ impl Queue {
             .db
             .query(
                 Lane::Renewal,
-                self.renewal_deadline(),
+                self.answer_good_for(),
                 include_str!("renew.sql"),
                 &[(&ids, Type::UUID_ARRAY), (&tokens, Type::UUID_ARRAY), (&seconds, Type::FLOAT8)],
             )
@@ -58,7 +58,7 @@ impl Queue {
     /// The database's clock as text, for [`Queue::release_unknown`]: no process compares it with its own.
     pub async fn database_time(&self) -> Result<String, DbError> {
         let sql = "select clock_timestamp()::text";
-        let rows = self.db.query(Lane::Renewal, self.renewal_deadline(), sql, &[]).await?;
+        let rows = self.db.query(Lane::Renewal, self.answer_good_for(), sql, &[]).await?;
         Ok(rows[0].try_get(0)?)
     }
 
@@ -66,14 +66,14 @@ impl Queue {
     /// down after `database_time` came in; `release_unknown_update.sql` tells why.
     pub async fn release_unknown(&self, database_time: &str, known: &[Uuid]) -> Result<u64, DbError> {
         let worker: &str = &self.worker;
-        let good_for = self.claim_good_for().as_secs_f64();
+        let good_for = self.answer_good_for().as_secs_f64();
         let params: [Param<'_>; 4] = [
             (&worker, Type::TEXT),
             (&known, Type::UUID_ARRAY),
             (&database_time, Type::TEXT),
             (&good_for, Type::FLOAT8),
         ];
-        let deadline = self.renewal_deadline();
+        let deadline = self.answer_good_for();
         let (rows, refused) = self.query_logged(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await?;
         let released = rows[0].try_get::<_, i64>("released")?.unsigned_abs();
         if let Some(error) = refused {
@@ -82,14 +82,10 @@ impl Queue {
         Ok(released)
     }
 
-    /// How long after it was sent the reply to a claim counts. So soon, with short leases, that what a lost one brought is
-    /// given back before its lease is over, and is nobody's crash.
+    /// How long after it was sent the reply to a claim or a renewal counts. With short leases that is so soon that what
+    /// a lost claim brought is given back before its lease is over, and is nobody's crash.
     #[must_use]
-    pub fn claim_good_for(&self) -> Duration {
-        (self.rules.lease / 3).min(deadline::CLAIM)
-    }
-
-    fn renewal_deadline(&self) -> Duration {
+    pub fn answer_good_for(&self) -> Duration {
         (self.rules.lease / 3).min(deadline::CLAIM)
     }
 }

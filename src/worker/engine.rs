@@ -66,7 +66,7 @@ impl Engine {
         // The reply counts only if it came in time, by the monotonic clock: what one brought that comes later, to a process
         // that was stopped say, may have been given back already (`queue::Queue::release_unknown`). Looked at only now that
         // their tokens are known.
-        if sent.elapsed() > self.queue.claim_good_for() && !attempts.is_empty() {
+        if sent.elapsed() > self.queue.answer_good_for() && !attempts.is_empty() {
             tracing::warn!(tasks = attempts.len(), "a claim was answered too late, giving its tasks back");
             for attempt in &attempts {
                 self.leases.let_go(attempt.ticket.held.lease);

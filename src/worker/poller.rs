@@ -240,7 +240,7 @@ impl Poller {
             return Ok(Next::Again);
         }
         // Late, its answer may have been given back unread.
-        let late = look.took >= self.engine.queue.claim_good_for();
+        let late = look.took >= self.engine.queue.answer_good_for();
         self.horizon.looked(look, &if more || late { Found::Contended } else { Found::All });
         let suspect_is_due = due.suspect == Some(Duration::ZERO);
         if suspect_is_due && let Some(next) = self.make_room_for_suspect(more || got > 0).await? {

@@ -36,7 +36,7 @@ async fn run(engine: &Engine) {
     let mut renew_at = Instant::now() + third;
     let mut settle_at = None;
     // A claim whose reply was lost is settled this long after: see `release_unknown_update.sql`.
-    let settle_after = engine.queue.claim_good_for().mul_f64(1.1);
+    let settle_after = engine.queue.answer_good_for().mul_f64(1.1);
     loop {
         let all = tokio::select! {
             () = sleep(tick) => false,

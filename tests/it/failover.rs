@@ -15,11 +15,10 @@ use task_processor::config::Config;
 use task_processor::db::{Database, Lane};
 use task_processor::queue::NewTask;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
-use crate::support::{Proxy, TestApp, connect, eventually, scratch};
+use crate::support::{Proxy, TestApp, add_tasks, connect, eventually, missing, scratch};
 
 /// A primary, its streaming standby, and a wire that leads to who is primary.
 struct Pair {
@@ -115,31 +114,9 @@ async fn value<T: FromSqlOwned>(server: &EmbeddedPostgres, sql: &str) -> T {
     connect(&server.url("postgres")).await.query_typed(sql, &[]).await.expect("an answer")[0].get(0)
 }
 
-/// Adds tasks, one after the other, until told to stop: the ids of those that were acknowledged.
-fn add_tasks(app: &Arc<TestApp>, over: &Arc<AtomicBool>) -> JoinHandle<Vec<Uuid>> {
-    let (app, over) = (app.clone(), over.clone());
-    tokio::spawn(async move {
-        let mut acknowledged = Vec::new();
-        while !over.load(Ordering::SeqCst) {
-            let task = NewTask::new("echo", json!({ "sleep_ms": 20 }));
-            match app.queue().enqueue_one(task).await {
-                Ok(added) => acknowledged.push(added.id),
-                Err(_) => sleep(Duration::from_millis(20)).await,
-            }
-        }
-        acknowledged
-    })
-}
-
-/// How many of the given tasks the server does not know.
-async fn missing(server: &EmbeddedPostgres, ids: &[Uuid]) -> i64 {
-    let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-    let sql = format!(
-        "select count(*) from unnest('{{{}}}'::uuid[]) id
-         where not exists (select from agent_tasks task where task.id = id.id)",
-        ids.join(",")
-    );
-    value(server, &sql).await
+/// One of the writers.
+fn add_echoes(app: &Arc<TestApp>, over: &Arc<AtomicBool>) -> JoinHandle<Vec<Uuid>> {
+    add_tasks(app, over, NewTask::new("echo", json!({ "sleep_ms": 20 })), |_| {})
 }
 
 const DONE: &str = "select bool_and(status = 'completed') from agent_tasks";
@@ -163,7 +140,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
     };
     assert_eq!(is_standby().await, Some(false), "the standby stands first in the URL");
     let over = Arc::new(AtomicBool::new(false));
-    let writers = [add_tasks(&app, &over), add_tasks(&app, &over)];
+    let writers = [add_echoes(&app, &over), add_echoes(&app, &over)];
     eventually("it works", async || app.worker.counts().succeeded > 50).await;
     let ended = app.worker.counts().succeeded;
     pair.fail_over().await;
@@ -188,7 +165,7 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     let pair = Pair::new("async").await;
     let app = Arc::new(TestApp::behind(&pair.wire, &[("LEASE_SECONDS", "3")]).await);
     let (before, after) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let early = add_tasks(&app, &before);
+    let early = add_echoes(&app, &before);
     eventually("it works", async || app.worker.counts().succeeded > 20).await;
     // What begins before the lag ends in it.
     for _ in 0..5 {
@@ -203,7 +180,7 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     before.store(true, Ordering::SeqCst);
     let early = early.await.expect("no panic");
     let sender = pair.lag().await;
-    let late = add_tasks(&app, &after);
+    let late = add_echoes(&app, &after);
     let ended = app.worker.counts().succeeded;
     eventually("it works", async || app.worker.counts().succeeded > ended + 50).await;
     eventually("the long ones have ended", async || value(&pair.primary, &long("completed")).await).await;

@@ -10,12 +10,11 @@ use std::time::Duration;
 use serde_json::json;
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::queue::{NewTask, QueueError};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::support::{Proxy, TestApp, eventually};
+use crate::support::{Proxy, TestApp, add_tasks, eventually, missing};
 
 /// A small file system of our own, unmounted with this.
 struct Disk(PathBuf);
@@ -66,31 +65,6 @@ async fn value<T: tokio_postgres::types::FromSqlOwned>(server: &EmbeddedPostgres
     Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
 }
 
-/// Adds tasks until told to stop, and counts the calls that are refused: the ids of those that were acknowledged.
-fn add_tasks(
-    app: &Arc<TestApp>,
-    over: &Arc<AtomicBool>,
-    refused: &Arc<AtomicUsize>,
-) -> JoinHandle<Vec<Uuid>> {
-    let (app, over, refused) = (app.clone(), over.clone(), refused.clone());
-    tokio::spawn(async move {
-        let mut acknowledged = Vec::new();
-        while !over.load(Ordering::SeqCst) {
-            let task = NewTask::new("echo", json!({ "filling": "x".repeat(4_000) }));
-            match app.queue().enqueue_one(task).await {
-                Ok(added) => acknowledged.push(added.id),
-                Err(error) => {
-                    let transient = matches!(&error, QueueError::Database(error) if error.is_transient());
-                    assert!(transient, "{error}");
-                    refused.fetch_add(1, Ordering::SeqCst);
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-        acknowledged
-    })
-}
-
 #[ignore = "mounts a file system, which needs root"]
 #[tokio::test]
 async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged() {
@@ -102,7 +76,13 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     let wire = Proxy::to(server.socket_dir()).await;
     let app = Arc::new(TestApp::behind(&wire, &[]).await);
     let (over, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let adding = add_tasks(&app, &over, &refused);
+    let count = refused.clone();
+    let task = NewTask::new("echo", json!({ "filling": "x".repeat(4_000) }));
+    let adding = add_tasks(&app, &over, task, move |error| {
+        let transient = matches!(error, QueueError::Database(error) if error.is_transient());
+        assert!(transient, "{error}");
+        count.fetch_add(1, Ordering::SeqCst);
+    });
     eventually("it works", async || app.worker.counts().succeeded > 100).await;
     disk.fill();
     let broken =
@@ -133,13 +113,8 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     let acknowledged = adding.await.expect("no panic");
     let done = "select bool_and(status = 'completed') from agent_tasks";
     eventually("all are done", async || value(&server, done).await == Some(true)).await;
-    let ids: Vec<String> = acknowledged.iter().map(Uuid::to_string).collect();
-    let missing = format!(
-        "select count(*) from unnest('{{{}}}'::uuid[]) id where not exists (select from agent_tasks task where task.id = id.id)",
-        ids.join(",")
-    );
-    assert_eq!(value::<i64>(&server, &missing).await, Some(0), "of {}", ids.len());
-    println!("{} tasks acknowledged, {refused} calls refused", ids.len());
+    assert_eq!(missing(&server, &acknowledged).await, 0, "of {}", acknowledged.len());
+    println!("{} tasks acknowledged, {refused} calls refused", acknowledged.len());
     let recovered = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
     assert_eq!(value::<i64>(&server, recovered).await, Some(0), "nothing counts as a crash");
     Arc::into_inner(app).expect("ours alone").stop().await;

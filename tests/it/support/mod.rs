@@ -1,5 +1,6 @@
 //! What the tests stand on: a server for the process, a database for each test, and patience with a limit.
 
+mod acknowledged;
 mod app;
 mod db;
 mod effects;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+pub(crate) use acknowledged::{add_tasks, missing};
 pub(crate) use app::{KEY, TestApp, answer};
 pub(crate) use db::TestDb;
 pub(crate) use effects::{Effects, acting};
