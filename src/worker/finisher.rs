@@ -1,5 +1,5 @@
-//! Ends attempts in batches: the first at once, and the next one grows while the database is busy with it, and for a few
-//! milliseconds more: a statement has a price of its own.
+//! Ends attempts in batches: the first at once, and the next one grows while the database is busy with it, and for some
+//! time more: a statement has a price of its own.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::queue::{Ending, Queue, Verdict};
 const MAX_BATCH: usize = 500;
 /// Batches that are not full begin at least this long after one another.
 const PACE: Duration = Duration::from_millis(10);
+/// And so many times as long as the last one took, or this long, after its end: a database that many share does more with
+/// fewer and larger batches.
+const REST: (u32, Duration) = (2, Duration::from_millis(50));
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
@@ -69,7 +72,9 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
             continue;
         }
         let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.into_iter().unzip();
+        let began = Instant::now();
         let verdicts = end_at_last(&queue, &endings).await;
+        next_at = next_at.max(Instant::now() + (began.elapsed() * REST.0).min(REST.1));
         let mut settled = Vec::with_capacity(verdicts.len());
         for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
             match verdict {

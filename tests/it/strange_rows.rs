@@ -45,6 +45,24 @@ async fn numbers_that_no_program_can_hold_cost_their_own_tasks_and_no_other() {
 }
 
 #[tokio::test]
+async fn every_fraction_that_an_f64_holds_comes_back_to_the_last_digit() {
+    let db = TestDb::new().await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 'a', jsonb_build_object('n', jsonb_agg((random() * 10 ^ (n % 40 - 20))::float8)) from generate_series(1, 2000) n",
+    )
+    .await;
+    let app = TestApp::start(&db, &[]).await;
+    db.eventually("it has ended", "select status = 'completed' from agent_tasks").await;
+    let changed = "select count(*) from agent_tasks
+        cross join jsonb_array_elements(context_json -> 'n') with ordinality as put (n, at)
+        join jsonb_array_elements(result_json -> 'n') with ordinality as got (n, at) using (at)
+        where put.n::float8 is distinct from got.n::float8";
+    assert_eq!(db.value::<i64>(changed).await, 0);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn dates_at_the_ends_of_time_stall_neither_claims_nor_rescue_nor_the_doors() {
     let db = TestDb::new().await;
     db.execute(
