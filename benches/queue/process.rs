@@ -71,9 +71,18 @@ pub(crate) fn cpu_of_family(parent: u32) -> anyhow::Result<Duration> {
 
 /// The most memory a process has ever had, in MB.
 pub(crate) fn peak_megabytes(pid: u32) -> anyhow::Result<f64> {
+    megabytes_of(pid, "VmHWM:")
+}
+
+/// The memory a process has now, in MB.
+pub(crate) fn megabytes(pid: u32) -> anyhow::Result<f64> {
+    megabytes_of(pid, "VmRSS:")
+}
+
+fn megabytes_of(pid: u32, field: &'static str) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).context(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).context(field)?;
     let kilobytes: f64 = line.trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes / 1024.0)
 }

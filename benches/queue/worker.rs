@@ -103,6 +103,10 @@ impl Worker {
         process::peak_megabytes(self.pid)
     }
 
+    pub(crate) fn megabytes(&self) -> anyhow::Result<f64> {
+        process::megabytes(self.pid)
+    }
+
     /// Asks it to stop, and insists on an orderly end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.check()?;

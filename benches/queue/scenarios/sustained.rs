@@ -15,7 +15,7 @@ use crate::plot::{self, Curve};
 use crate::server::Server;
 use crate::stamps::{Stamped, Stream, Waits, now};
 use crate::table::{Sample, Table};
-use crate::worker::Settings;
+use crate::worker::{Settings, Worker};
 
 /// A day is the shortest retention there is.
 const RETAINING: Settings = &[("RETENTION_DAYS", "1"), ("LOG_RETENTION_DAYS", "1")];
@@ -40,15 +40,16 @@ pub(crate) struct Args {
     plot: Option<PathBuf>,
 }
 
-/// The table at one moment.
+/// The table and the worker at one moment.
 struct Look {
     moment: u64,
     live: f64,
     dead: f64,
     index_bytes: f64,
+    worker_megabytes: f64,
 }
 
-/// The table at one moment, and the tasks of the time before it.
+/// One moment, and the tasks of the time before it.
 struct Point {
     seconds: f64,
     look: Look,
@@ -71,8 +72,10 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     let began = now();
     let lasts = Duration::from_secs(args.seconds);
     let stream = Stream::of(args.rate, lasts);
-    let (commits, looks) =
-        tokio::try_join!(stream.pour(&db), look_around(&db, lasts, Duration::from_secs(args.every)))?;
+    let (commits, looks) = tokio::try_join!(
+        stream.pour(&db),
+        look_around(&db, &stamped.worker, lasts, Duration::from_secs(args.every))
+    )?;
     stamped.until_nothing_is_left(&db).await?;
     let cost = meter.read(std::slice::from_ref(&stamped.worker)).await?;
     let starts = stamped.stop().await?;
@@ -103,7 +106,12 @@ pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
 }
 
 /// Counters only: a look must not cost what it looks for.
-async fn look_around(db: &Db, lasts: Duration, every: Duration) -> anyhow::Result<Vec<Look>> {
+async fn look_around(
+    db: &Db,
+    worker: &Worker,
+    lasts: Duration,
+    every: Duration,
+) -> anyhow::Result<Vec<Look>> {
     let sql = "
         select n_live_tup::float8, n_dead_tup::float8, pg_indexes_size(relid)::float8
         from pg_stat_user_tables
@@ -119,6 +127,7 @@ async fn look_around(db: &Db, lasts: Duration, every: Duration) -> anyhow::Resul
             live: row.try_get(0)?,
             dead: row.try_get(1)?,
             index_bytes: row.try_get(2)?,
+            worker_megabytes: worker.megabytes()?,
         });
     }
     Ok(looks)
@@ -142,6 +151,7 @@ fn summary(points: &[Point]) -> Sample {
         ("p99 ms", mean(&|point| point.waits.percentile(99))),
         ("dead rows", mean(&|point| point.look.dead)),
         ("index B/row", mean(&Point::index_bytes_per_row)),
+        ("RSS MB", mean(&|point| point.look.worker_megabytes)),
     ]
 }
 
@@ -151,19 +161,21 @@ fn write_files(args: &Args, points: &[Point]) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
     let mut csv =
-        "seconds,live_rows,dead_rows,index_bytes,index_bytes_per_row,tasks,p50_ms,p99_ms\n".to_owned();
+        "seconds,live_rows,dead_rows,index_bytes,index_bytes_per_row,tasks,p50_ms,p99_ms,worker_mb\n"
+            .to_owned();
     for point in points {
         let Point { seconds, look, waits } = point;
         writeln!(
             csv,
-            "{seconds:.1},{},{},{},{:.1},{},{:.3},{:.3}",
+            "{seconds:.1},{},{},{},{:.1},{},{:.3},{:.3},{:.1}",
             look.live,
             look.dead,
             look.index_bytes,
             point.index_bytes_per_row(),
             waits.count(),
             waits.percentile(50),
-            waits.percentile(99)
+            waits.percentile(99),
+            look.worker_megabytes
         )?;
     }
     let curve = |name, value: &dyn Fn(&Point) -> f64| Curve {
@@ -173,6 +185,7 @@ fn write_files(args: &Args, points: &[Point]) -> anyhow::Result<()> {
     let curves = [
         curve("dead rows", &|point| point.look.dead),
         curve("index bytes per live row", &Point::index_bytes_per_row),
+        curve("memory of the worker, MB", &|point| point.look.worker_megabytes),
         curve("commit to start, p50, ms", &|point| point.waits.percentile(50)),
         curve("commit to start, p99, ms", &|point| point.waits.percentile(99)),
     ];
