@@ -7,9 +7,10 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 # The crates alone, in a layer that lasts until Cargo.lock changes. Cargo wants to see every target that Cargo.toml
 # names. Our own crate is forgotten again: by their dates the real sources may be older than these.
-RUN mkdir -p src benches/queue benches/peers \
+RUN mkdir -p src benches/queue benches/peers examples \
     && touch src/lib.rs \
-    && for main in src/main.rs benches/queue/main.rs benches/peers/adapter.rs; do echo 'fn main() {}' > $main; done \
+    && for main in src/main.rs benches/queue/main.rs benches/peers/adapter.rs \
+        examples/custom_handler.rs examples/enqueue_in_transaction.rs; do echo 'fn main() {}' > $main; done \
     && cargo build --release --locked --bin task-processor \
     && cargo clean --release --package task-processor
 

@@ -31,7 +31,7 @@ pub(crate) const DUE: Rows<'static> = Rows {
     context: SMALL,
 };
 
-/// Ended two days ago, and not counted.
+/// Ended, and not counted.
 pub(crate) const OLD: Rows<'static> =
     Rows { created_by: "'others'", scheduled_for: "now() - interval '2 days'", status: "'completed'", ..DUE };
 

@@ -25,7 +25,7 @@ impl Server {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let settings = [("shared_buffers", "1GB"), ("shared_preload_libraries", "pg_stat_statements")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let options = Options { data_dir: None, durable: true, max_connections: 200, settings };
+        let options = Options { durable: true, settings, ..Options::throw_away() };
         let postgres = EmbeddedPostgres::start(options).await?;
         let admin = connect(&postgres.url("postgres")).await?;
         // The harness's own statements run as `meter`, so that they can be told from those that are measured.

@@ -39,7 +39,7 @@ pub use claim::{NextDue, NotClaimed};
 pub use ending::{Ending, Usage, Verb, Verdict};
 pub use enqueue::{Enqueued, Invalid, NewTask, enqueue_in};
 pub use enqueue_batch::MAX_BATCH;
-pub use prune::Pruned;
+pub use prune::{Prunable, Sweep};
 pub use renew::Renewed;
 pub use rescue::Rescued;
 pub use retry::{Retry, RetryRule, retry_or_fail};
@@ -93,6 +93,8 @@ mod deadline {
     pub(super) const CLAIM: Duration = Duration::from_secs(5);
     /// Endings: patient, since the alternative is to ask again.
     pub(super) const END: Duration = Duration::from_secs(15);
+    /// A step of a sweep; what is too much for it is tried with less.
+    pub(super) const PRUNE: Duration = Duration::from_secs(5);
     /// Requests of people and programs.
     pub(super) const REQUEST: Duration = Duration::from_secs(15);
 }

@@ -1,59 +1,241 @@
 //! Deletes what ended long ago, only where an operator asked for it.
+//!
+//! No index knows what is old: every task would pay for it, and most of all those of people who delete nothing. A table is
+//! swept instead, a strip of pages at a time, so that a step costs the same however many rows are young, and wherever
+//! the old ones lie.
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
+use super::stubborn::is_for_the_rows;
 use super::{Queue, deadline};
-use crate::db::{DbError, Lane};
+use crate::db::{DbError, Lane, Param};
 
-/// Rows at once: small enough to hold no lock for long.
+/// What is looked at in one step: 4 MB.
+const STRIP: i64 = 512;
+/// What is deleted in one step: small enough to hold no lock for long.
 const BATCH: i64 = 1_000;
+/// A step that took no longer would not have taken too long for twice as much.
+const QUICK: Duration = Duration::from_secs(1);
 
-const PRUNE_TASKS: &str = "
-    with old as materialized (
-        select id from agent_tasks
-        where status in ('completed', 'failed', 'cancelled')
-            and completed_at < statement_timestamp() - make_interval(secs => $1)
-        limit $2
-        for update skip locked
-    )
-    delete from agent_tasks using old where agent_tasks.id = old.id returning 1";
+/// Deletes at most `$4` rows for which `$old` holds, of the pages from `$2` on and before `$3`; nothing while another
+/// process does the same. The places are an array: for a join the planner might read the whole table.
+macro_rules! prune {
+    ($table:literal, $old:literal) => {
+        concat!(
+            "with turn as materialized (
+                select pg_try_advisory_xact_lock(hashtextextended('prune', '",
+            $table,
+            "'::regclass::oid::bigint)) as ours
+            ),
+            deleted as (
+                delete from only ",
+            $table,
+            " where ctid = any (array(
+                    select ctid from only ",
+            $table,
+            " where (select ours from turn) and ctid >= $2::text::tid and ctid < $3::text::tid and ",
+            $old,
+            " < statement_timestamp() - make_interval(secs => $1)
+                    limit $4
+                    for update skip locked))
+                returning ctid
+            )
+            select (select ours from turn), count(*), (max(ctid)::text::point)[0]::int8 from deleted"
+        )
+    };
+}
 
-const PRUNE_LOG: &str = "
-    with old as materialized (
-        select ctid from agent_actions_log
-        where agent_type = 'task_processor'
-            and created_at < statement_timestamp() - make_interval(secs => $1)
-        limit $2
-        for update skip locked
-    )
-    delete from agent_actions_log using old where agent_actions_log.ctid = old.ctid returning 1";
+/// Rows that can be deleted once they are old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prunable {
+    /// Tasks that have ended; pending and running ones never.
+    Tasks,
+    /// This processor's rows of `agent_actions_log`.
+    LogRows,
+}
 
-/// What one step deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Rows.
-    pub rows: usize,
-    /// There may be more.
-    pub more: bool,
+impl Prunable {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Tasks => "agent_tasks",
+            Self::LogRows => "agent_actions_log",
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Tasks => {
+                prune!("agent_tasks", "status in ('completed', 'failed', 'cancelled') and completed_at")
+            }
+            Self::LogRows => prune!("agent_actions_log", "agent_type = 'task_processor' and created_at"),
+        }
+    }
+}
+
+/// A round through a table. It begins anywhere, so that processes that live for a short time come everywhere, too.
+#[derive(Debug)]
+pub struct Sweep {
+    what: Prunable,
+    age: Duration,
+    /// Of the table, in pages; what is added meanwhile is young.
+    pages: i64,
+    next: i64,
+    to_go: i64,
+    batch: i64,
+    /// Pages with rows that cannot be deleted.
+    passed_over: u64,
+}
+
+/// What one step did.
+struct Step {
+    /// No other process is at it.
+    ours: bool,
+    rows: i64,
+    last_page: Option<i64>,
 }
 
 impl Queue {
-    /// Deletes tasks that ended more than `age` ago, a small batch of them. Pending and running tasks never.
-    pub async fn prune_tasks(&self, age: Duration) -> Result<Pruned, DbError> {
-        self.prune(PRUNE_TASKS, age).await
+    /// Begins a round through what is older than `age`.
+    pub async fn sweep(&self, what: Prunable, age: Duration) -> Result<Sweep, DbError> {
+        let sql = "select pg_relation_size($1::text::regclass) / current_setting('block_size')::int8";
+        let table = what.table();
+        let answer = self.db.query(Lane::Shared, deadline::PRUNE, sql, &[(&table, Type::TEXT)]).await?;
+        let pages: i64 = answer[0].try_get(0)?;
+        let anywhere = i64::from(Uuid::new_v4().as_fields().0) % pages.max(1);
+        Ok(Sweep { what, age, pages, next: anywhere, to_go: pages, batch: BATCH, passed_over: 0 })
     }
 
-    /// Deletes this processor's rows of `agent_actions_log` older than `age`, a small batch of them.
-    pub async fn prune_log(&self, age: Duration) -> Result<Pruned, DbError> {
-        self.prune(PRUNE_LOG, age).await
+    /// Deletes a small batch: how many rows. Where some cannot be deleted the others are, and the rest is passed over.
+    pub async fn prune(&self, sweep: &mut Sweep) -> Result<i64, DbError> {
+        let began = Instant::now();
+        match self.prune_strip(sweep).await {
+            Ok(step) => {
+                sweep.swept(&step);
+                if began.elapsed() < QUICK {
+                    sweep.batch = (sweep.batch * 2).min(BATCH);
+                }
+                Ok(step.rows)
+            }
+            Err(error) if is_for_the_rows(&error) || is_too_much(&error) => {
+                sweep.refused(&error);
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    async fn prune(&self, sql: &str, age: Duration) -> Result<Pruned, DbError> {
-        let seconds = age.as_secs_f64();
-        let params = [(&seconds as _, Type::FLOAT8), (&BATCH as _, Type::INT8)];
-        let rows = self.db.query(Lane::Shared, deadline::REQUEST, sql, &params).await?.len();
-        Ok(Pruned { rows, more: i64::try_from(rows) == Ok(BATCH) })
+    async fn prune_strip(&self, sweep: &Sweep) -> Result<Step, DbError> {
+        let seconds = sweep.age.as_secs_f64();
+        let (from, before) = (format!("({},0)", sweep.next), format!("({},0)", sweep.strip_end()));
+        let params: [Param<'_>; 4] = [
+            (&seconds, Type::FLOAT8),
+            (&from, Type::TEXT),
+            (&before, Type::TEXT),
+            (&sweep.batch, Type::INT8),
+        ];
+        let answer = self.db.query(Lane::Shared, deadline::PRUNE, sweep.what.sql(), &params).await?;
+        let row = &answer[0];
+        Ok(Step { ours: row.try_get(0)?, rows: row.try_get(1)?, last_page: row.try_get(2)? })
+    }
+}
+
+impl Sweep {
+    /// There is nothing left to do, or another process does it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.to_go <= 0
+    }
+
+    fn strip_end(&self) -> i64 {
+        (self.next + STRIP.min(self.to_go)).min(self.pages)
+    }
+
+    fn go_on_at(&mut self, page: i64) {
+        self.to_go -= page - self.next;
+        self.next = if page < self.pages { page } else { 0 };
+    }
+
+    fn swept(&mut self, step: &Step) {
+        match step.last_page {
+            _ if !step.ours => self.to_go = 0,
+            // There may be more behind it.
+            Some(page) if step.rows == self.batch => self.go_on_at(page),
+            _ => self.go_on_at(self.strip_end()),
+        }
+    }
+
+    /// The next step is for half as much: rows with large values take long to delete, and one that another table refers to
+    /// must not keep the others.
+    fn refused(&mut self, error: &DbError) {
+        if self.batch > 1 {
+            self.batch /= 2;
+            return;
+        }
+        if self.passed_over == 0 {
+            tracing::warn!(table = self.what.table(), page = self.next, %error, "some old rows cannot be deleted");
+        }
+        self.passed_over += 1;
+        self.go_on_at(self.next + 1);
+    }
+}
+
+fn is_too_much(error: &DbError) -> bool {
+    matches!(error, DbError::Timeout(_)) || error.sqlstate() == Some(&SqlState::QUERY_CANCELED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(pages: i64, next: i64) -> Sweep {
+        let (what, age) = (Prunable::Tasks, Duration::ZERO);
+        Sweep { what, age, pages, next, to_go: pages, batch: BATCH, passed_over: 0 }
+    }
+
+    fn step(rows: i64, last_page: i64) -> Step {
+        Step { ours: true, rows, last_page: (rows > 0).then_some(last_page) }
+    }
+
+    #[test]
+    fn a_round_comes_to_every_page_once_wherever_it_begins() {
+        for (pages, next) in [(1, 0), (STRIP, 7), (3 * STRIP + 5, STRIP + 1), (3 * STRIP, 3 * STRIP - 1)] {
+            let mut sweep = sweep(pages, next);
+            let mut seen = vec![0; usize::try_from(pages).expect("few")];
+            while !sweep.is_over() {
+                for page in sweep.next..sweep.strip_end() {
+                    seen[usize::try_from(page).expect("few")] += 1;
+                }
+                sweep.swept(&step(0, 0));
+            }
+            assert!(seen.iter().all(|times| *times == 1), "{pages} from {next}: {seen:?}");
+        }
+        assert!(sweep(0, 0).is_over(), "an empty table");
+    }
+
+    #[test]
+    fn a_full_batch_goes_on_where_it_ended_and_another_process_is_left_to_it() {
+        let mut sweep = sweep(10 * STRIP, 0);
+        sweep.swept(&step(BATCH, 30));
+        assert_eq!((sweep.next, sweep.to_go), (30, 10 * STRIP - 30));
+        sweep.swept(&step(BATCH - 1, 40));
+        assert_eq!(sweep.next, 30 + STRIP);
+        sweep.swept(&Step { ours: false, rows: 0, last_page: None });
+        assert!(sweep.is_over());
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_costs_its_page_and_no_other() {
+        let mut sweep = sweep(10 * STRIP, 5);
+        let refusal = DbError::Timeout(Duration::ZERO);
+        let tries = (1..).take_while(|_| {
+            sweep.refused(&refusal);
+            sweep.next == 5
+        });
+        assert_eq!((tries.count(), sweep.next, sweep.passed_over), (9, 6, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Housekeeping that every instance does and none leads: rescue, and pruning where it was asked for.
+//! Housekeeping that every instance does and none leads: rescue, and sweeping where it was asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,27 +6,23 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::engine::Engine;
-use crate::db::{DbError, Lane};
-use crate::queue::{Pruned, Rescued};
+use super::sweeping;
+use crate::db::Lane;
+use crate::queue::Rescued;
 
-const PRUNE_EVERY: Duration = Duration::from_mins(10);
-/// The first look comes at a random moment within this time.
-const PRUNE_SPREAD: Duration = Duration::from_secs(2);
 /// Whether the database is there.
 const PING_WITHIN: Duration = Duration::from_secs(5);
 /// A lease that is about to expire is looked at just after.
 const AFTER_EXPIRY: Duration = Duration::from_millis(50);
-/// Between two batches, so that pruning never competes with the queue.
-const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks for expired leases until the work is over, and in a task beside that prunes: a large table of old tasks must
-/// not keep anybody from being rescued.
+/// Looks for expired leases until the work is over, and sweeps in a task beside that: a large table of old tasks must not
+/// keep anybody from being rescued.
 pub(super) async fn run(engine: Arc<Engine>) {
-    let pruning = engine.clone();
+    let sweeper = engine.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = prune_always(&pruning) => {}
-            () = pruning.over.cancelled() => {}
+            () = sweeping::run(&sweeper) => {}
+            () = sweeper.over.cancelled() => {}
         }
     });
     loop {
@@ -35,16 +31,6 @@ pub(super) async fn run(engine: Arc<Engine>) {
             () = sleep(wait) => {}
             () = engine.over.cancelled() => return,
         }
-    }
-}
-
-async fn prune_always(engine: &Engine) {
-    // Instances that start together need not look at the same old rows at the same time.
-    let share = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
-    sleep(PRUNE_SPREAD.mul_f64(share)).await;
-    loop {
-        prune(engine).await;
-        sleep(PRUNE_EVERY).await;
     }
 }
 
@@ -91,38 +77,4 @@ async fn rescue_overdue(engine: &Engine, overdue: Duration) -> Option<Rescued> {
         }
     }
     Some(rescued)
-}
-
-async fn prune(engine: &Engine) {
-    if let Some(age) = engine.retention.tasks {
-        prune_all("tasks", || engine.queue.prune_tasks(age)).await;
-    }
-    if let Some(age) = engine.retention.log {
-        prune_all("log rows", || engine.queue.prune_log(age)).await;
-    }
-}
-
-async fn prune_all<F>(what: &str, mut step: impl FnMut() -> F)
-where
-    F: Future<Output = Result<Pruned, DbError>>,
-{
-    let mut rows = 0;
-    loop {
-        match step().await {
-            Ok(pruned) => {
-                rows += pruned.rows;
-                if !pruned.more {
-                    break;
-                }
-                sleep(PRUNE_PAUSE).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot delete old {what}");
-                break;
-            }
-        }
-    }
-    if rows > 0 {
-        tracing::info!(rows, "deleted old {what}");
-    }
 }

@@ -20,6 +20,7 @@ mod renewal;
 mod scope;
 mod stats;
 mod suspects;
+mod sweeping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,11 +155,11 @@ impl Worker {
 
     async fn poll(&mut self, scope: &Arc<Scope>) {
         let engine = &self.engine;
-        tokio::spawn(maintenance::run(engine.clone()));
         if engine.config.poll_mode == PollMode::Request {
             tracing::info!("POLL_MODE=request: work is done inside requests");
             return engine.shutdown.begun().cancelled().await;
         }
+        tokio::spawn(maintenance::run(engine.clone()));
         if let Some((listener, heard)) = self.listener.take() {
             tokio::spawn(listener.run(engine.over.clone()));
             tokio::spawn(ears::run(engine.clone(), heard));

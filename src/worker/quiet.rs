@@ -77,7 +77,7 @@ impl Quiet {
     /// Within which time the worker has promised to look again.
     pub(super) fn look_within(&self) -> Option<Duration> {
         let promise = self.promise.as_ref()?;
-        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2);
+        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2).min(END_AFTER.0);
         let next = (promise.last_look + wait).min(promise.end_at);
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -127,6 +127,8 @@ mod tests {
         assert_eq!(at, [2, 4, 6, 9, 13, 20, 30, 45, 68, 102, 153, 230, 345, 500]);
         quiet.ended(false);
         assert_eq!(looks(&mut quiet, |_| 0).await, [250, 625, 1000], "somebody may still commit");
+        quiet.ended(false);
+        assert_eq!(looks(&mut quiet, |_| 0).await, [500, 1000, 1500, 2000], "twice a second at least");
         quiet.ended(true);
         assert!(!quiet.is_on());
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use crate::support::{TestApp, TestDb, connect, eventually};
 
@@ -86,6 +88,36 @@ async fn a_drained_task_costs_two_row_versions_one_log_row_and_a_small_part_of_a
     assert!(read < FINISHED, "{read} rows read in sequence: some statement reads the whole table");
     let transactions = spent(|counts| counts.transactions);
     assert!(transactions <= TASKS / 20, "{transactions} transactions for {TASKS} tasks");
+}
+
+#[tokio::test]
+async fn deleting_what_is_old_reads_the_table_once_however_much_of_it_is_young() {
+    let db = TestDb::new().await;
+    if db.url() != db.direct_url() {
+        return;
+    }
+    let client = connect(&db.direct_url()).await;
+    client
+        .batch_execute(&format!(
+            "insert into agent_tasks (task_type, agent_type, context_json, status, completed_at)
+             select 'echo', 't', '{{}}', 'completed', now() - case when n > {FINISHED} then interval '2 days' else '0' end
+             from generate_series(1, {FINISHED} + 5000) n;
+             analyze agent_tasks"
+        ))
+        .await
+        .expect("tasks");
+    let old = "select array_agg(id) from agent_tasks where completed_at < now() - interval '1 day'";
+    let old: Vec<Uuid> = client.query_typed(old, &[]).await.expect("ids")[0].get(0);
+    let before = Counts::settled(&client).await;
+    let app = TestApp::start(&db, &[("RETENTION_DAYS", "1")]).await;
+    let left = "select not exists (select from agent_tasks where id = any ($1))";
+    eventually("they are gone", async || {
+        client.query_typed(left, &[(&old, Type::UUID_ARRAY)]).await.expect("an answer")[0].get(0)
+    })
+    .await;
+    app.stop().await;
+    let read = Counts::settled(&client).await.rows_read_in_sequence - before.rows_read_in_sequence;
+    assert!(read < 2 * FINISHED, "{read} rows read");
 }
 
 #[tokio::test]

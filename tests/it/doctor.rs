@@ -1,11 +1,13 @@
 //! `doctor`: it finds each fault that is planted, its remedies mend them, and of a healthy database it says nothing.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
 use task_processor::db::inspect::{EXPECTED_SCHEMA, schema_lines};
 use task_processor::db::{Database, migrate};
+use task_processor::queue::Prunable;
 
 use crate::support::{TestDb, connect, eventually, test_variable};
 
@@ -396,9 +398,25 @@ async fn a_role_is_led_from_nothing_to_all_it_needs() {
     }
     let diagnosis = doctor(&db, &vars).await;
     assert!(diagnosis.findings.is_empty(), "{:#?}", diagnosis.findings);
-    let pruning = [vars.as_slice(), &[("RETENTION_DAYS", "1")]].concat();
-    let diagnosis = doctor(&db, &pruning).await;
-    assert_eq!(diagnosis.found(), ["fault grants"], "it may not delete");
+    for retention in ["RETENTION_DAYS", "LOG_RETENTION_DAYS"] {
+        let pruning = [vars.as_slice(), &[(retention, "1")]].concat();
+        let diagnosis = doctor(&db, &pruning).await;
+        assert_eq!(diagnosis.found(), ["fault grants"], "it may not delete");
+        follow(&db, &diagnosis.only().remedy).await;
+        assert!(doctor(&db, &pruning).await.findings.is_empty(), "{retention}");
+    }
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, status, context_json, completed_at)
+         values ('a', 'a', 'completed', '{}', now() - interval '2 days');
+         insert into agent_actions_log (agent_type, action_type, created_at)
+         values ('task_processor', 'a', now() - interval '2 days')",
+    )
+    .await;
+    let queue = db.queue("led", &vars);
+    for what in [Prunable::Tasks, Prunable::LogRows] {
+        let mut sweep = queue.sweep(what, Duration::from_hours(24)).await.expect("a sweep");
+        assert_eq!(queue.prune(&mut sweep).await.expect("a step"), 1, "{what:?}");
+    }
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ async fn gone(server: Pid, run_dir: &Path) {
 }
 
 #[tokio::test]
-async fn kept_data_survives_a_restart() {
+async fn kept_data_survives_a_restart_and_is_forgotten_on_demand_unless_it_is_in_use() {
     let directory = Directory::new();
     let server = EmbeddedPostgres::start(directory.options()).await.unwrap();
     let sockets = server.socket_dir().to_owned();
@@ -74,6 +74,18 @@ async fn kept_data_survives_a_restart() {
     let rows =
         connect(&server.url("postgres")).await.query_typed("select word from kept", &[]).await.unwrap();
     assert_eq!(rows[0].get::<_, &str>(0), "still here");
+    let fresh = || Options { fresh: true, ..directory.options() };
+    assert!(EmbeddedPostgres::start(fresh()).await.is_err(), "it is in use");
+    let count = async |server: &EmbeddedPostgres| {
+        let client = connect(&server.url("postgres")).await;
+        let sql = "select count(*) from pg_class where relname = 'kept'";
+        client.query_typed(sql, &[]).await.expect("a count")[0].get::<_, i64>(0)
+    };
+    assert_eq!(count(&server).await, 1, "nothing was forgotten");
+    server.stop().await.unwrap();
+
+    let server = EmbeddedPostgres::start(fresh()).await.unwrap();
+    assert_eq!(count(&server).await, 0);
     server.stop().await.unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use task_processor::Services;
 use task_processor::db::DbError;
-use task_processor::queue::{Claimed, Ending, Lease, NewTask, Queue, Usage, Verdict};
+use task_processor::queue::{Claimed, Ending, Lease, NewTask, Prunable, Queue, Usage, Verdict};
 use task_processor::services::Fence;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -396,9 +396,33 @@ async fn pruning_deletes_only_what_ended_before_its_time() {
              cross join (values (1), (10)) as ages (age)",
         )
         .await;
-    let pruned = bench.queue.prune_tasks(Duration::from_hours(24 * 5)).await.expect("a step");
-    assert_eq!((pruned.rows, pruned.more), (3, false));
+    let mut sweep = bench.queue.sweep(Prunable::Tasks, Duration::from_hours(24 * 5)).await.expect("a sweep");
+    assert_eq!(bench.queue.prune(&mut sweep).await.expect("a step"), 3);
+    assert!(sweep.is_over());
     assert_eq!(bench.db.value::<i64>("select count(*) from agent_tasks").await, 7);
+}
+
+#[tokio::test]
+async fn rows_that_another_table_refers_to_keep_no_other_from_being_deleted() {
+    let bench = Bench::new().await;
+    bench
+        .db
+        .execute(
+            "insert into agent_tasks (task_type, agent_type, status, context_json, completed_at)
+             select 'a', 'a', 'completed', '{}', now() - interval '10 days' from generate_series(1, 3000);
+             create table notes (task_id uuid references agent_tasks);
+             insert into notes select id from agent_tasks where ctid in ('(3,1)', '(20,2)', '(20,5)')",
+        )
+        .await;
+    let mut sweep = bench.queue.sweep(Prunable::Tasks, Duration::from_hours(24 * 5)).await.expect("a sweep");
+    let mut rows = 0;
+    while !sweep.is_over() {
+        rows += bench.queue.prune(&mut sweep).await.expect("a step");
+    }
+    // Of a page those that come before the first of them go, too.
+    let kept: i64 =
+        bench.db.value("select count(*) from agent_tasks where (ctid::text::point)[0] in (3, 20)").await;
+    assert_eq!((rows + kept, bench.db.value("select count(*) from agent_tasks").await), (3000, kept));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
-use crate::support::{Proxy, TestApp, add_tasks, connect, eventually, missing, scratch};
+use crate::support::{Gate, Proxy, TestApp, add_tasks, connect, eventually, missing, scratch};
 
 /// A primary, its streaming standby, and a wire that leads to who is primary.
 struct Pair {
@@ -70,14 +70,15 @@ impl Pair {
         Database::new(&config.database).expect("a usable URL")
     }
 
-    /// Kills the primary and has the standby take its place.
-    async fn fail_over(&self) {
-        self.wire.cut();
+    fn kill_primary(&self) {
         let pid = self.primary.pid().expect("it runs");
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("an id");
         kill_process(pid, Signal::KILL).expect("it runs");
+    }
+
+    /// Has the standby take the primary's place; nobody is led to it yet.
+    async fn promote(&self) {
         assert!(value::<bool>(&self.standby, "select pg_promote()").await);
-        self.wire.lead_to(self.standby.socket_dir());
     }
 }
 
@@ -125,7 +126,7 @@ const RECOVERED: &str = "select count(*) from agent_actions_log where action_typ
 /// Every task has exactly one ending that was accepted.
 const ENDED_ONCE: &str =
     "select count(*) = count(distinct context_id) and count(*) = (select count(*) from agent_tasks)
-    from agent_actions_log where action_type = 'process_echo'";
+    from agent_actions_log where action_type in ('process_echo', 'process_gate')";
 
 #[tokio::test]
 async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged() {
@@ -143,7 +144,10 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
     let writers = [add_echoes(&app, &over), add_echoes(&app, &over)];
     eventually("it works", async || app.worker.counts().succeeded > 50).await;
     let ended = app.worker.counts().succeeded;
-    pair.fail_over().await;
+    pair.wire.cut();
+    pair.kill_primary();
+    pair.promote().await;
+    pair.wire.lead_to(pair.standby.socket_dir());
     eventually("a URL with both leads to the new primary", async || is_standby().await == Some(false)).await;
     let kept: i64 = value(&pair.standby, "select count(*) from agent_tasks where status = 'completed'").await;
     assert!(kept >= i64::try_from(ended).expect("few"), "{kept} endings of {ended} are left");
@@ -163,24 +167,26 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
 #[tokio::test]
 async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_corrupts_nothing() {
     let pair = Pair::new("async").await;
-    let app = Arc::new(TestApp::behind(&pair.wire, &[("LEASE_SECONDS", "3")]).await);
+    let gate = Gate::closed();
+    let short = [("LEASE_SECONDS", "3")];
+    let app = Arc::new(TestApp::behind_with(&pair.wire, &short, gate.among_all()).await);
     let (before, after) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let early = add_echoes(&app, &before);
     eventually("it works", async || app.worker.counts().succeeded > 20).await;
     // What begins before the lag ends in it.
     for _ in 0..5 {
-        app.add(json!({ "sleep_ms": 2_000 })).await;
+        app.queue().enqueue_one(Gate::task()).await.expect("a task");
     }
     let long = |status: &str| {
-        format!(
-            "select count(*) = 5 from agent_tasks where context_json->>'sleep_ms' = '2000' and status = '{status}'"
-        )
+        format!("select count(*) = 5 from agent_tasks where task_type = 'gate' and status = '{status}'")
     };
     eventually("they run", async || value(&pair.primary, &long("processing")).await).await;
     before.store(true, Ordering::SeqCst);
     let early = early.await.expect("no panic");
     let sender = pair.lag().await;
     let late = add_echoes(&app, &after);
+    // Once in the lag, and once again.
+    gate.open(10);
     let ended = app.worker.counts().succeeded;
     eventually("it works", async || app.worker.counts().succeeded > ended + 50).await;
     eventually("the long ones have ended", async || value(&pair.primary, &long("completed")).await).await;
@@ -188,9 +194,12 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     pair.wire.cut();
     after.store(true, Ordering::SeqCst);
     let late = late.await.expect("no panic");
+    // In this order: the primary would begin anew if it saw its sender die.
+    pair.kill_primary();
     kill_process(sender, Signal::KILL).expect("it runs");
-    pair.fail_over().await;
+    pair.promote().await;
     assert!(value::<bool>(&pair.standby, &long("processing")).await, "their endings are undone");
+    pair.wire.lead_to(pair.standby.socket_dir());
     let kept: i64 = value(&pair.standby, "select count(*) from agent_tasks where status = 'completed'").await;
     let gone = usize::try_from(missing(&pair.standby, &late).await).expect("a count");
     println!(
@@ -207,7 +216,7 @@ async fn a_failover_to_an_asynchronous_standby_loses_what_it_lagged_behind_and_c
     eventually("all are done", async || value(&pair.standby, DONE).await).await;
     assert!(value::<bool>(&pair.standby, ENDED_ONCE).await);
     // After their leases, or given back as nobody's if a claim was under way when the wire was cut.
-    let again = "select count(*) from agent_tasks where context_json->>'sleep_ms' = '2000' and attempt > 1";
+    let again = "select count(*) from agent_tasks where task_type = 'gate' and attempt > 1";
     assert_eq!(value::<i64>(&pair.standby, again).await, 5, "they ran again");
     Arc::into_inner(app).expect("ours alone").stop().await;
 }

@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use crate::db::Db;
 use crate::files;
-use crate::load::{self, OLD};
+use crate::load::{self, OLD, Rows};
 use crate::meter::Meter;
 use crate::plot::{self, Curve};
 use crate::server::Server;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// How often the table is looked at, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// Tasks that ended two days ago and are deleted while the others are worked on.
+    /// Tasks that ended a day before, one after the other at the same rate: for each that is added one may be deleted.
     #[arg(long, default_value_t = 0)]
     old: u32,
     /// Where the plot goes; a CSV file beside it. Without it: `bench/` in the target directory.
@@ -64,7 +64,8 @@ impl Point {
 
 pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     let db = server.fresh().await?;
-    load::fill(&db, &OLD, args.old).await?;
+    let ended = format!("now() - interval '1 day' + n * interval '1 s' / {}", args.rate);
+    load::fill(&db, &Rows { scheduled_for: &ended, ..OLD }, args.old).await?;
     db.execute("vacuum analyze").await?;
     let mut stamped = Stamped::start(&db, RETAINING).await?;
     server.settle().await?;

@@ -6,8 +6,6 @@ pub mod postgres;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use anyhow::Context;
-
 use super::output::say;
 use crate::app::{App, Bound, Doors};
 use crate::config::{Config, env_vars};
@@ -39,10 +37,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, registry: Registry) -> anyhow::Result<i32> {
     let data = std::env::current_dir()?.join(DATA);
-    if args.reset && data.exists() {
-        std::fs::remove_dir_all(&data).context("cannot remove the data of earlier runs")?;
-    }
-    let postgres = EmbeddedPostgres::start(Options::kept(&data)).await?;
+    let postgres = EmbeddedPostgres::start(Options { fresh: args.reset, ..Options::kept(&data) }).await?;
     let result = serve(&args, registry, &postgres, data).await;
     postgres.stop().await?;
     result

@@ -16,8 +16,8 @@ pub(super) async fn examine(patient: &Patient, role: &str) -> (Vec<Finding>, boo
 }
 
 async fn look(patient: &Patient, role: &str) -> Result<(Vec<Finding>, bool), DbError> {
-    let prunes = patient.config.retention.tasks.is_some() || patient.config.retention.log.is_some();
-    let access = access(&patient.database, prunes).await?;
+    let retention = patient.config.retention;
+    let access = access(&patient.database, retention.tasks.is_some(), retention.log.is_some()).await?;
     let mut findings = judge_access(&access, role);
     let open = findings.is_empty();
     if let Some(roles) = &access.exposed_to {

@@ -37,11 +37,12 @@ impl Access {
     }
 }
 
-/// Looks what this role may do with the tables that exist. `prunes`: whether it is to delete rows, too.
-pub async fn access(database: &Database, prunes: bool) -> Result<Access, DbError> {
+/// Looks what this role may do with the tables that exist, and whether that is enough to delete tasks and log rows, where
+/// it is to do that.
+pub async fn access(database: &Database, tasks: bool, log: bool) -> Result<Access, DbError> {
     let mut session = database.session(Lane::Shared, PATIENCE).await?;
     let mut access = Access::default();
-    for row in session.query(include_str!("access.sql"), &[(&prunes, Type::BOOL)]).await? {
+    for row in session.query(include_str!("access.sql"), &[(&tasks, Type::BOOL), (&log, Type::BOOL)]).await? {
         let object: String = row.try_get(0)?;
         if row.try_get(2)? {
             access.blind.push(object.clone());

@@ -25,22 +25,26 @@ impl Queue {
     /// Counts the unfinished tasks by type and status, up to [`MAX_DEPTH`] rows of each status.
     pub async fn depths(&self) -> Result<Vec<Depth>, DbError> {
         let sql = "
-            with unfinished as (
+            with unfinished (task_type, status, since) as (
                 (
-                    -- The two halves of the pending tasks, each as one partial index has it.
+                    -- The two halves of the pending tasks, each as one partial index has it. The orders are those of the
+                    -- indexes: without one a plan may hope to find enough in the table, and read all that has ended.
                     (
-                        select task_type, status, scheduled_for as since from agent_tasks
-                        where status = 'pending' and crash_count < 2 limit $1
+                        select task_type, 'pending', scheduled_for from agent_tasks
+                        where status = 'pending' and crash_count < 2 order by task_type limit $1
                     )
                     union all
                     (
-                        select task_type, status, scheduled_for from agent_tasks
-                        where status = 'pending' and crash_count >= 2 limit $1
+                        select task_type, 'pending', scheduled_for from agent_tasks
+                        where status = 'pending' and crash_count >= 2 order by scheduled_for limit $1
                     )
                     limit $1
                 )
                 union all
-                (select task_type, status, last_attempted_at from agent_tasks where status = 'processing' limit $1)
+                (
+                    select task_type, 'processing', last_attempted_at from agent_tasks
+                    where status = 'processing' order by id limit $1
+                )
             )
             select
                 task_type::text,
@@ -84,6 +88,7 @@ impl Queue {
                         and task.crash_count < 2
                         and task.task_type in (select lanes.task_type from lanes)
                         and task.scheduled_for <= statement_timestamp()
+                    order by task.task_type
                     limit 1000
                 )
                 union all
@@ -93,6 +98,7 @@ impl Queue {
                         and task.crash_count >= 2
                         and task.task_type in (select lanes.task_type from lanes)
                         and task.scheduled_for <= statement_timestamp()
+                    order by task.scheduled_for
                     limit 1000
                 )
                 limit 1000

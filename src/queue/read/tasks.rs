@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::db::{DbError, Lane};
+use crate::db::{DbError, Lane, Param};
 use crate::queue::{Queue, deadline};
 
 /// Which tasks to look at. Absent parts do not restrict.
@@ -19,37 +19,54 @@ pub struct TaskFilter {
     pub limit: i64,
 }
 
+impl TaskFilter {
+    /// Those that match, as a select of `columns` in an order. Unfinished tasks are named so that their partial indexes
+    /// apply, however many have ended; the pending ones have two.
+    fn select(&self, columns: &str, order: &str) -> String {
+        let unfinished = |kept: &str| {
+            format!("select ctid, id, task_type, status, created_at from agent_tasks where {kept}")
+        };
+        let source = match self.status.as_deref() {
+            Some("pending") => format!(
+                "({} union all {})",
+                unfinished("status = 'pending' and crash_count < 2"),
+                unfinished("status = 'pending' and crash_count >= 2")
+            ),
+            Some("processing") => format!("({})", unfinished("status = 'processing'")),
+            _ => "agent_tasks".to_owned(),
+        };
+        format!(
+            "select {columns} from {source} task
+             where ($1::text is null or task.status = $1) and ($2::text is null or task.task_type = $2)
+             order by {order}
+             limit $3"
+        )
+    }
+
+    fn params(&self) -> [Param<'_>; 3] {
+        [(&self.status, Type::TEXT), (&self.task_type, Type::TEXT), (&self.limit, Type::INT8)]
+    }
+}
+
 impl Queue {
     /// The newest tasks that match, without their inputs and results.
     pub async fn list(&self, filter: &TaskFilter) -> Result<Vec<Value>, DbError> {
-        let sql = "
-            select (to_jsonb(task) - '{lease_token,context_json,result_json}'::text[])::text
-            from agent_tasks task
-            where ($1::text is null or task.status = $1) and ($2::text is null or task.task_type = $2)
-            order by task.created_at desc nulls last, task.id desc
-            limit $3";
-        let params = [
-            (&filter.status as _, Type::TEXT),
-            (&filter.task_type as _, Type::TEXT),
-            (&filter.limit as _, Type::INT8),
-        ];
-        json_rows(&self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?)
+        const NEWEST: &str = "task.created_at desc nulls last, task.id desc";
+        // Only of those that are shown: an object made of a row holds its input and its result, however large.
+        let sql = format!(
+            "select (to_jsonb(task) - '{{lease_token,context_json,result_json}}'::text[])::text
+             from agent_tasks task
+             where task.ctid = any (array({}))
+             order by {NEWEST}",
+            filter.select("task.ctid", NEWEST)
+        );
+        json_rows(&self.db.query(Lane::Request, deadline::REQUEST, &sql, &filter.params()).await?)
     }
 
     /// The ids of all tasks that match, oldest first, to change them.
     pub async fn ids(&self, filter: &TaskFilter) -> Result<Vec<Uuid>, DbError> {
-        let sql = "
-            select task.id
-            from agent_tasks task
-            where ($1::text is null or task.status = $1) and ($2::text is null or task.task_type = $2)
-            order by task.created_at, task.id
-            limit $3";
-        let params = [
-            (&filter.status as _, Type::TEXT),
-            (&filter.task_type as _, Type::TEXT),
-            (&filter.limit as _, Type::INT8),
-        ];
-        let rows = self.db.query(Lane::Request, deadline::REQUEST, sql, &params).await?;
+        let sql = filter.select("task.id", "task.created_at, task.id");
+        let rows = self.db.query(Lane::Request, deadline::REQUEST, &sql, &filter.params()).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 

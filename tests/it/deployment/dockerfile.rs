@@ -2,10 +2,14 @@
 //! hundred rules of taste; here stand the rules that need this repository. Not covered by either: whether the registries
 //! have these images, and whether the stages build (deploy/rootfs.sh runs what the last one would hold).
 
+use std::path::Path;
+use std::process::Command as Process;
+
 use parse_dockerfile::{
     Command, CopyInstruction, Dockerfile, HealthcheckArguments, Instruction, Source, Stage,
 };
 use task_processor::config::Config;
+use uuid::Uuid;
 
 use super::{read, root};
 
@@ -187,14 +191,19 @@ fn stages_copy_only_from_stages_that_exist() {
 
 #[test]
 fn the_layer_of_crates_has_every_target_that_cargo_toml_names() {
-    let dockerfile = read("Dockerfile");
-    let cargo = read("Cargo.toml");
-    let paths: Vec<&str> = cargo
-        .lines()
-        .filter_map(|line| line.strip_prefix("path = "))
-        .map(|path| path.trim_matches('"'))
-        .collect();
-    assert!(paths.contains(&"src/main.rs"), "{paths:?}");
-    let missing: Vec<_> = paths.iter().filter(|path| !dockerfile.contains(*path)).collect();
-    assert!(missing.is_empty(), "cargo will not read Cargo.toml without {missing:?}");
+    let dockerfile = read("Dockerfile").replace("\\\n", " ");
+    let layer = dockerfile.lines().find_map(|line| line.strip_prefix("RUN ")).expect("a layer");
+    let (stubs, build) = layer.split_once("&& cargo build").expect("sources, and a build");
+    assert!(build.contains("--locked"), "{build}");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Uuid::new_v4().simple().to_string());
+    std::fs::create_dir(&folder).expect("a folder");
+    for copied in ["Cargo.toml", "Cargo.lock"] {
+        std::fs::copy(root().join(copied), folder.join(copied)).expect("a copy");
+    }
+    // A program that does not exist is looked for after all of Cargo.toml has been understood, and nothing is built.
+    let command = format!("{stubs} && {} build --offline --locked --bin none", env!("CARGO"));
+    let output = Process::new("sh").args(["-c", &command]).current_dir(&folder).output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no bin target named `none`"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("ours");
 }

@@ -13,7 +13,7 @@ use task_processor::worker::WorkerHandle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{Proxy, TestDb, eventually};
+use super::{Proxy, TestDb, eventually, hears};
 
 /// The key that [`TestDb::config`] sets.
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
@@ -54,6 +54,11 @@ impl TestApp {
         let app = Self::start_with(config, registry).await;
         app.ready().await;
         app
+    }
+
+    /// Waits until it hears notifications, where anybody can.
+    pub(crate) async fn listens(&self) {
+        eventually("it listens", async || self.worker.is_listening() || !hears()).await;
     }
 
     /// Waits until it works.

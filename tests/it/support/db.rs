@@ -77,9 +77,9 @@ impl TestDb {
     /// explains work done at once; where nothing can listen (`TEST_LISTEN=off`), it is frequent. The last of two values
     /// for a variable counts.
     pub(crate) fn vars(&self, extra: &[(&str, &str)]) -> Vec<(String, String)> {
-        let (listen_url, poll) = match test_variable("TEST_LISTEN").as_deref() {
-            Some("off") => (self.direct_url() + "&pgbouncer=true", "200"),
-            _ => (self.direct_url(), "120000"),
+        let (listen_url, poll) = match hears() {
+            false => (self.direct_url() + "&pgbouncer=true", "200"),
+            true => (self.direct_url(), "120000"),
         };
         let url = self.url();
         let vars = [
@@ -175,4 +175,9 @@ impl Drop for TestDb {
             drop(permit);
         });
     }
+}
+
+/// Whether notifications reach anybody in this run.
+pub(crate) fn hears() -> bool {
+    test_variable("TEST_LISTEN").as_deref() != Some("off")
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use acknowledged::{add_tasks, missing};
 pub(crate) use app::{KEY, TestApp, answer};
-pub(crate) use db::TestDb;
+pub(crate) use db::{TestDb, hears};
 pub(crate) use effects::{Effects, acting};
 pub(crate) use gate::Gate;
 pub(crate) use instance::{ACTING_THREADS, Instance};

@@ -32,6 +32,8 @@ const START: &str = include_str!("start.sh");
 pub struct Options {
     /// Where the data is kept; the next start finds it again. `None`: in a temporary directory, gone with the server.
     pub data_dir: Option<PathBuf>,
+    /// Forgets what is kept there.
+    pub fresh: bool,
     /// Whether a commit survives a crash of the machine. Off is faster.
     pub durable: bool,
     /// The server's `max_connections`.
@@ -44,13 +46,14 @@ impl Options {
     /// A durable server whose data stays in `data_dir`.
     #[must_use]
     pub fn kept(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: Some(data_dir.into()), durable: true, max_connections: 100, settings: Vec::new() }
+        let data_dir = Some(data_dir.into());
+        Self { data_dir, fresh: false, durable: true, max_connections: 100, settings: Vec::new() }
     }
 
     /// A fast server that leaves nothing behind.
     #[must_use]
     pub fn throw_away() -> Self {
-        Self { data_dir: None, durable: false, max_connections: 200, settings: Vec::new() }
+        Self { data_dir: None, fresh: false, durable: false, max_connections: 200, settings: Vec::new() }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -127,7 +130,7 @@ impl EmbeddedPostgres {
     /// Starts a server and waits until it answers queries.
     pub async fn start(options: Options) -> Result<Self, PostgresError> {
         let binaries = binaries::find()?;
-        let (place, lock) = Place::choose(options.data_dir.as_deref()).await?;
+        let (place, lock) = Place::choose(options.data_dir.as_deref(), options.fresh).await?;
         let mut arguments = vec![binaries.into_os_string(), place.data_dir.clone().into_os_string()];
         arguments.extend(options.arguments().into_iter().map(Into::into));
         let (guardian, words) = Guardian::spawn(Ward {

@@ -78,7 +78,10 @@ pub(super) struct Place {
 impl Place {
     /// Picks the user and the directories, makes the one that is to be kept and locks it. The temporary one is left to
     /// the guardian, which also removes it.
-    pub(super) async fn choose(kept: Option<&Path>) -> Result<(Self, Option<File>), PostgresError> {
+    pub(super) async fn choose(
+        kept: Option<&Path>,
+        fresh: bool,
+    ) -> Result<(Self, Option<File>), PostgresError> {
         let mut user = User::for_servers()?;
         let scratch = scratch(user);
         let run_dir = run_dir(&scratch);
@@ -98,6 +101,11 @@ impl Place {
         }
         make(&data_dir, user).map_err(PostgresError::io(format!("making {}", data_dir.display())))?;
         let lock = lock(&data_dir).await?;
+        let cluster = data_dir.join("cluster");
+        if fresh && cluster.exists() {
+            std::fs::remove_dir_all(&cluster)
+                .map_err(PostgresError::io(format!("removing {}", cluster.display())))?;
+        }
         Ok((Self { user, data_dir, run_dir }, Some(lock)))
     }
 }
