@@ -19,36 +19,10 @@ use crate::db::{DbError, Lane, Param};
 const STRIP: i64 = 512;
 /// What is deleted in one step: small enough to hold no lock for long.
 const BATCH: i64 = 1_000;
+/// Where more pages are passed over, the table as a whole is in trouble, or locked: the next round may find it mended.
+const MOST_PASSED_OVER: u64 = 1_000;
 /// A step that took no longer would not have taken too long for twice as much.
 const QUICK: Duration = Duration::from_secs(1);
-
-/// Deletes at most `$4` rows for which `$old` holds, of the pages from `$2` on and before `$3`; nothing while another
-/// process does the same. The places are an array: for a join the planner might read the whole table.
-macro_rules! prune {
-    ($table:literal, $old:literal) => {
-        concat!(
-            "with turn as materialized (
-                select pg_try_advisory_xact_lock(hashtextextended('prune', '",
-            $table,
-            "'::regclass::oid::bigint)) as ours
-            ),
-            deleted as (
-                delete from only ",
-            $table,
-            " where ctid = any (array(
-                    select ctid from only ",
-            $table,
-            " where (select ours from turn) and ctid >= $2::text::tid and ctid < $3::text::tid and ",
-            $old,
-            " < statement_timestamp() - make_interval(secs => $1)
-                    limit $4
-                    for update skip locked))
-                returning ctid
-            )
-            select (select ours from turn), count(*), (max(ctid)::text::point)[0]::int8 from deleted"
-        )
-    };
-}
 
 /// Rows that can be deleted once they are old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +41,15 @@ impl Prunable {
         }
     }
 
-    fn sql(self) -> &'static str {
-        match self {
+    fn sql(self) -> String {
+        let (old, lock) = match self {
             Self::Tasks => {
-                prune!("agent_tasks", "status in ('completed', 'failed', 'cancelled') and completed_at")
+                ("status in ('completed', 'failed', 'cancelled') and completed_at", "for update skip locked")
             }
-            Self::LogRows => prune!("agent_actions_log", "agent_type = 'task_processor' and created_at"),
-        }
+            // Nobody changes these.
+            Self::LogRows => ("agent_type = 'task_processor' and created_at", ""),
+        };
+        include_str!("prune.sql").replace("TABLE", self.table()).replace("OLD", old).replace("LOCK", lock)
     }
 }
 
@@ -110,7 +86,7 @@ impl Queue {
         Ok(Sweep { what, age, pages, next: anywhere, to_go: pages, batch: BATCH, passed_over: 0 })
     }
 
-    /// Deletes a small batch: how many rows. Where some cannot be deleted the others are, and the rest is passed over.
+    /// Deletes a small batch: how many rows. A page with rows that cannot be deleted is passed over.
     pub async fn prune(&self, sweep: &mut Sweep) -> Result<i64, DbError> {
         let began = Instant::now();
         match self.prune_strip(sweep).await {
@@ -138,7 +114,7 @@ impl Queue {
             (&before, Type::TEXT),
             (&sweep.batch, Type::INT8),
         ];
-        let answer = self.db.query(Lane::Shared, deadline::PRUNE, sweep.what.sql(), &params).await?;
+        let answer = self.db.query(Lane::Shared, deadline::PRUNE, &sweep.what.sql(), &params).await?;
         let row = &answer[0];
         Ok(Step { ours: row.try_get(0)?, rows: row.try_get(1)?, last_page: row.try_get(2)? })
     }
@@ -151,8 +127,10 @@ impl Sweep {
         self.to_go <= 0
     }
 
+    /// As much smaller as the batch: what is refused by itself is then on the page that is passed over.
     fn strip_end(&self) -> i64 {
-        (self.next + STRIP.min(self.to_go)).min(self.pages)
+        let strip = (STRIP * self.batch / BATCH).max(1);
+        (self.next + strip.min(self.to_go)).min(self.pages)
     }
 
     fn go_on_at(&mut self, page: i64) {
@@ -170,7 +148,7 @@ impl Sweep {
     }
 
     /// The next step is for half as much: rows with large values take long to delete, and one that another table refers to
-    /// must not keep the others.
+    /// must keep no others but those behind it on its page.
     fn refused(&mut self, error: &DbError) {
         if self.batch > 1 {
             self.batch /= 2;
@@ -181,6 +159,9 @@ impl Sweep {
         }
         self.passed_over += 1;
         self.go_on_at(self.next + 1);
+        if self.passed_over == MOST_PASSED_OVER {
+            self.to_go = 0;
+        }
     }
 }
 
@@ -237,5 +218,10 @@ mod tests {
             sweep.next == 5
         });
         assert_eq!((tries.count(), sweep.next, sweep.passed_over), (9, 6, 1));
+        for _ in 1..MOST_PASSED_OVER {
+            assert_eq!(sweep.strip_end() - sweep.next, 1, "what is refused is on this page");
+            sweep.refused(&refusal);
+        }
+        assert!(sweep.is_over(), "the table is in trouble");
     }
 }

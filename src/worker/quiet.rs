@@ -2,7 +2,7 @@
 //!
 //! A NOTIFY serialises commits, so under load it costs the writers more than it tells us. While tasks come in fast the
 //! database is asked to keep quiet for a moment (`Queue::keep_quiet`). The promise in return: until well after the quiet
-//! has ended this worker looks again by itself, soon after a look that found something and ever more rarely after that,
+//! has ended this worker looks again by itself, soon after a look that found something, ever more rarely after that,
 //! and then it announces once for everybody, since another instance may have been idle all along. That is put off for
 //! as long as a transaction is open that may have inserted quietly (`Queue::end_quiet`).
 
@@ -17,6 +17,8 @@ const REFRESH_AFTER: Duration = Duration::from_millis(150);
 const FAST: (usize, Duration) = (20, Duration::from_millis(100));
 /// The next look after one that found something. Later ones come after half as much time as has passed without a find.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// But after this at the latest.
+const RAREST_LOOK: Duration = Duration::from_millis(500);
 /// So long after the request the quiet may end; twice as long after each try that failed, up to so long.
 const END_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
@@ -77,7 +79,7 @@ impl Quiet {
     /// Within which time the worker has promised to look again.
     pub(super) fn look_within(&self) -> Option<Duration> {
         let promise = self.promise.as_ref()?;
-        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2).min(END_AFTER.0);
+        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2).min(RAREST_LOOK);
         let next = (promise.last_look + wait).min(promise.end_at);
         Some(next.saturating_duration_since(Instant::now()))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use task_processor::queue::read::TaskFilter;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -118,6 +119,52 @@ async fn deleting_what_is_old_reads_the_table_once_however_much_of_it_is_young()
     app.stop().await;
     let read = Counts::settled(&client).await.rows_read_in_sequence - before.rows_read_in_sequence;
     assert!(read < 2 * FINISHED, "{read} rows read");
+}
+
+#[tokio::test]
+async fn what_operators_ask_of_unfinished_tasks_reads_none_of_those_that_have_ended() {
+    let db = TestDb::new().await;
+    if db.url() != db.direct_url() {
+        return;
+    }
+    let client = connect(&db.direct_url()).await;
+    // The statistics are of a time when all were pending.
+    let finished = format!(
+        "alter table agent_tasks set (autovacuum_enabled = off);
+         insert into agent_tasks (task_type, agent_type, context_json)
+         select 'echo', 't', '{{}}' from generate_series(1, {FINISHED});
+         analyze agent_tasks;
+         update agent_tasks set status = 'completed'"
+    );
+    let unfinished = "
+        insert into agent_tasks (task_type, agent_type, context_json, status, crash_count)
+        values ('echo', 't', '{}', 'pending', 0), ('echo', 't', '{}', 'pending', 2), ('odd', 't', '{}', 'pending', 0),
+            ('echo', 't', '{}', 'processing', 0)";
+    for sql in [finished.as_str(), "vacuum agent_tasks", unfinished] {
+        client.batch_execute(sql).await.expect("tasks");
+    }
+    for statistics in ["old", "new"] {
+        let before = Counts::settled(&client).await;
+        let queue = db.queue("operator", &[]);
+        // Sorted by an age that no index knows: with such statistics reading the table is the right plan.
+        for (status, tasks) in [("pending", 3), ("processing", 1)].into_iter().filter(|_| statistics == "new")
+        {
+            let filter =
+                TaskFilter { status: Some(status.to_owned()), limit: 1_000, ..TaskFilter::default() };
+            assert_eq!(queue.ids(&filter).await.expect("ids").len(), tasks, "{status}");
+            assert_eq!(queue.list(&filter).await.expect("tasks").len(), tasks, "{status}");
+        }
+        let types = ["echo".to_owned()];
+        assert_eq!(queue.count_due(&types).await.expect("a count"), 2);
+        assert_eq!(queue.depths().await.expect("depths").len(), 3);
+        assert_eq!(queue.unroutable(&types).await.expect("types").len(), 1);
+        assert!(queue.strays().await.expect("strays").is_none());
+        drop(queue);
+        let after = Counts::settled(&client).await;
+        let read = after.rows_read_in_sequence - before.rows_read_in_sequence;
+        assert_eq!(read, 0, "{statistics} statistics");
+        client.batch_execute("analyze agent_tasks").await.expect("statistics");
+    }
 }
 
 #[tokio::test]

@@ -75,7 +75,8 @@ async fn kept_data_survives_a_restart_and_is_forgotten_on_demand_unless_it_is_in
         connect(&server.url("postgres")).await.query_typed("select word from kept", &[]).await.unwrap();
     assert_eq!(rows[0].get::<_, &str>(0), "still here");
     let fresh = || Options { fresh: true, ..directory.options() };
-    assert!(EmbeddedPostgres::start(fresh()).await.is_err(), "it is in use");
+    let refused = EmbeddedPostgres::start(fresh()).await;
+    assert!(matches!(refused, Err(PostgresError::InUse(_))), "{:?}", refused.err());
     let count = async |server: &EmbeddedPostgres| {
         let client = connect(&server.url("postgres")).await;
         let sql = "select count(*) from pg_class where relname = 'kept'";

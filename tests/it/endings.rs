@@ -414,10 +414,16 @@ async fn rows_that_another_table_refers_to_keep_no_other_from_being_deleted() {
              insert into notes select id from agent_tasks where ctid in ('(3,1)', '(20,2)', '(20,5)')",
         )
         .await;
-    let mut sweep = bench.queue.sweep(Prunable::Tasks, Duration::from_hours(24 * 5)).await.expect("a sweep");
     let mut rows = 0;
-    while !sweep.is_over() {
-        rows += bench.queue.prune(&mut sweep).await.expect("a step");
+    for _round in 0..2 {
+        let old = Duration::from_hours(24 * 5);
+        let mut sweep = bench.queue.sweep(Prunable::Tasks, old).await.expect("a sweep");
+        let mut steps = 0;
+        while !sweep.is_over() {
+            rows += bench.queue.prune(&mut sweep).await.expect("a step");
+            steps += 1;
+        }
+        assert!(steps < 80, "{steps} steps past three rows");
     }
     // Of a page those that come before the first of them go, too.
     let kept: i64 =

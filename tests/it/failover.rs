@@ -15,10 +15,9 @@ use task_processor::config::Config;
 use task_processor::db::{Database, Lane};
 use task_processor::queue::NewTask;
 use tokio::task::JoinHandle;
-use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
-use crate::support::{Gate, Proxy, TestApp, add_tasks, connect, eventually, missing, scratch};
+use crate::support::{Gate, Proxy, TestApp, add_tasks, connect, eventually, missing, scratch, value};
 
 /// A primary, its streaming standby, and a wire that leads to who is primary.
 struct Pair {
@@ -109,10 +108,6 @@ async fn back_up(primary: &EmbeddedPostgres, home: &Path) {
     }
     let output = command.arg(home.join("cluster")).current_dir("/").output().expect("pg_basebackup");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-async fn value<T: FromSqlOwned>(server: &EmbeddedPostgres, sql: &str) -> T {
-    connect(&server.url("postgres")).await.query_typed(sql, &[]).await.expect("an answer")[0].get(0)
 }
 
 /// One of the writers.

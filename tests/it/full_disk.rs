@@ -11,10 +11,9 @@ use serde_json::json;
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::queue::{NewTask, QueueError};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::support::{Proxy, TestApp, add_tasks, eventually, missing};
+use crate::support::{Proxy, TestApp, add_tasks, eventually, missing, try_value, value};
 
 /// A small file system of our own, unmounted with this.
 struct Disk(PathBuf);
@@ -59,12 +58,6 @@ async fn start(disk: &Disk) -> EmbeddedPostgres {
     started.unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn value<T: tokio_postgres::types::FromSqlOwned>(server: &EmbeddedPostgres, sql: &str) -> Option<T> {
-    let (client, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await.ok()?;
-    tokio::spawn(connection);
-    Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
-}
-
 #[ignore = "mounts a file system, which needs root"]
 #[tokio::test]
 async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged() {
@@ -85,8 +78,9 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     });
     eventually("it works", async || app.worker.counts().succeeded > 100).await;
     disk.fill();
-    let broken =
-        async || value::<i32>(&server, "select 1").await.is_none() || app.get("/health/ready").await.0 == 503;
+    let broken = async || {
+        try_value::<i32>(&server, "select 1").await.is_none() || app.get("/health/ready").await.0 == 503
+    };
     // A server that finds room in its log and its files goes on for a while.
     let _ = timeout(Duration::from_secs(20), async {
         while !broken().await {
@@ -101,7 +95,7 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     assert!(refused > 0, "the disk was never full");
     std::fs::remove_file(disk.filler()).expect("ours");
     // What it does about a log that it cannot write is to end; somebody starts it again.
-    if value::<i32>(&server, "select 1").await.is_none() {
+    if try_value::<i32>(&server, "select 1").await.is_none() {
         let _ = server.stop().await;
         server = start(&disk).await;
         wire.cut();
@@ -112,11 +106,11 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing_that_was_acknowledged
     over.store(true, Ordering::SeqCst);
     let acknowledged = adding.await.expect("no panic");
     let done = "select bool_and(status = 'completed') from agent_tasks";
-    eventually("all are done", async || value(&server, done).await == Some(true)).await;
+    eventually("all are done", async || try_value(&server, done).await == Some(true)).await;
     assert_eq!(missing(&server, &acknowledged).await, 0, "of {}", acknowledged.len());
     println!("{} tasks acknowledged, {refused} calls refused", acknowledged.len());
     let recovered = "select count(*) from agent_actions_log where action_type = 'recover_echo'";
-    assert_eq!(value::<i64>(&server, recovered).await, Some(0), "nothing counts as a crash");
+    assert_eq!(value::<i64>(&server, recovered).await, 0, "nothing counts as a crash");
     Arc::into_inner(app).expect("ours alone").stop().await;
     server.stop().await.expect("it stops");
 }

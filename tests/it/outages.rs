@@ -6,10 +6,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::config::Config;
 use task_processor::handlers;
-use tokio_postgres::NoTls;
 use tokio_postgres::types::FromSqlOwned;
 
-use crate::support::{Proxy, TestApp, eventually, scratch};
+use crate::support::{Proxy, TestApp, eventually, scratch, try_value, value};
 
 /// A server of its own, which the test may stop, behind a wire that it may cut.
 struct Outage {
@@ -36,15 +35,12 @@ impl Outage {
 
     /// One value, straight from the server.
     async fn value<T: FromSqlOwned>(&self, sql: &str) -> T {
-        self.try_value(sql).await.expect("an answer")
+        value(self.server.as_ref().expect("it runs"), sql).await
     }
 
     /// The same, unless the server is not there.
     async fn try_value<T: FromSqlOwned>(&self, sql: &str) -> Option<T> {
-        let server = self.server.as_ref().expect("it runs");
-        let (client, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await.ok()?;
-        tokio::spawn(connection);
-        Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
+        try_value(self.server.as_ref().expect("it runs"), sql).await
     }
 
     /// Has the app claim what it will not hear of. From then on the wire is mute.
@@ -89,6 +85,18 @@ async fn start(data: &std::path::Path) -> EmbeddedPostgres {
     let mut options = Options::kept(data);
     options.durable = true;
     EmbeddedPostgres::start(options).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test]
+async fn a_process_that_only_answers_requests_notices_by_itself_that_the_database_is_back() {
+    let mut outage = Outage::new("request-mode").await;
+    let app = outage.app_with(&[("POLL_MODE", "request")]).await;
+    outage.stop().await;
+    eventually("it is not ready", async || app.get("/health/ready").await.0 == 503).await;
+    outage.start().await;
+    app.ready().await;
+    assert_eq!(app.get("/health").await.1["status"], "healthy");
+    app.stop().await;
 }
 
 const ADD: &str = "with added as (

@@ -2,6 +2,7 @@
 
 use super::Patient;
 use super::finding::Finding;
+use crate::config::PollMode;
 use crate::db::inspect::{Access, Drift, FORGET_MIGRATIONS, access, drift};
 use crate::db::{DbError, pending_migrations};
 
@@ -16,8 +17,10 @@ pub(super) async fn examine(patient: &Patient, role: &str) -> (Vec<Finding>, boo
 }
 
 async fn look(patient: &Patient, role: &str) -> Result<(Vec<Finding>, bool), DbError> {
-    let retention = patient.config.retention;
-    let access = access(&patient.database, retention.tasks.is_some(), retention.log.is_some()).await?;
+    let sweeps = patient.config.worker.poll_mode != PollMode::Request;
+    let [tasks, log] =
+        [patient.config.retention.tasks, patient.config.retention.log].map(|age| sweeps && age.is_some());
+    let access = access(&patient.database, tasks, log).await?;
     let mut findings = judge_access(&access, role);
     let open = findings.is_empty();
     if let Some(roles) = &access.exposed_to {

@@ -1,9 +1,8 @@
--- What this role lacks of what a worker needs. $1, $2: whether tasks and log rows are to be deleted, too: they are locked
--- first, which asks for the right to update them.
+-- What this role lacks of what a worker needs. $1, $2: whether tasks and log rows are to be deleted, too.
 with wanted (name, privileges) as (
     values
         ('agent_tasks', array['select', 'insert', 'update'] || case when $1 then 'delete' end),
-        ('agent_actions_log', array['select', 'insert'] || case when $2 then array['update', 'delete'] else '{}' end),
+        ('agent_actions_log', array['select', 'insert'] || case when $2 then 'delete' end),
         ('task_types', array['select']),
         ('agent_tasks_wake', array['select', 'insert', 'update']),
         ('task_processor_migrations', array['select'])

@@ -79,13 +79,13 @@ pub(in crate::http) async fn live(Extract(state): Extract<State>) -> (StatusCode
 /// 200 when tasks can be worked on right now.
 pub(in crate::http) async fn ready(Extract(state): Extract<State>) -> (StatusCode, Json<Value>) {
     let worker = &state.worker;
+    // Asked first: where nothing works of its own accord, only this notices that the database is back.
+    let answers = state.database_check.answers(worker).await;
     let reason = match worker.condition() {
         Condition::Draining => Some("the process is stopping".to_owned()),
         Condition::Stalled => Some("the polling loop is stuck".to_owned()),
         Condition::Degraded(reason) => Some(reason),
-        Condition::Healthy if !state.database_check.answers(worker).await => {
-            Some("the database does not answer".to_owned())
-        }
+        Condition::Healthy if !answers => Some("the database does not answer".to_owned()),
         Condition::Healthy => None,
     };
     match reason {

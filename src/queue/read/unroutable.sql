@@ -26,6 +26,7 @@ cross join lateral (
     from (
         select from agent_tasks task
         where task.status = 'pending' and task.crash_count < 2 and task.task_type = types.task_type
+        -- The index's order: without it a plan may hope to find enough in the table, and read all that has ended.
         order by case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end
         limit $2
     ) pending

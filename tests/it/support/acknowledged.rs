@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{TestApp, connect};
+use super::{TestApp, value};
 
 /// Adds tasks like this one, one after the other, until told to stop: the ids of those that were acknowledged. `refused` is
 /// told of the others.
@@ -44,5 +44,5 @@ pub(crate) async fn missing(server: &EmbeddedPostgres, ids: &[Uuid]) -> i64 {
          where not exists (select from agent_tasks task where task.id = id.id)",
         ids.join(",")
     );
-    connect(&server.url("postgres")).await.query_typed(&sql, &[]).await.expect("an answer")[0].get(0)
+    value(server, &sql).await
 }

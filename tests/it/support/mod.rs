@@ -27,7 +27,7 @@ pub(crate) use instance::{ACTING_THREADS, Instance};
 pub(crate) use issuer::{Issuer, SigningKey, now, token};
 pub(crate) use model::{FakeModel, MODEL_KEY, Says};
 pub(crate) use proxy::Proxy;
-pub(crate) use server::{connect, scratch, test_variable};
+pub(crate) use server::{connect, scratch, test_variable, try_value, value};
 pub(crate) use smtp::FakeSmtp;
 pub(crate) use wire::{Wire, pass};
 

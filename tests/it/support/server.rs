@@ -7,6 +7,7 @@ use task_processor::commands::dev::postgres::{EmbeddedPostgres, Options};
 use task_processor::config::{Config, env_vars};
 use task_processor::db;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, NoTls};
 
 use super::eventually;
@@ -69,6 +70,18 @@ pub(crate) async fn connect(url: &str) -> Client {
         .unwrap_or_else(|error| panic!("{url}: {error:?}"));
     tokio::spawn(connection);
     client
+}
+
+/// One value, straight from a server.
+pub(crate) async fn value<T: FromSqlOwned>(server: &EmbeddedPostgres, sql: &str) -> T {
+    try_value(server, sql).await.expect("an answer")
+}
+
+/// The same, unless the server is not there.
+pub(crate) async fn try_value<T: FromSqlOwned>(server: &EmbeddedPostgres, sql: &str) -> Option<T> {
+    let (client, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await.ok()?;
+    tokio::spawn(connection);
+    Some(client.query_typed(sql, &[]).await.ok()?[0].get(0))
 }
 
 async fn make_template(postgres: &EmbeddedPostgres) {

@@ -101,10 +101,8 @@ impl Place {
         }
         make(&data_dir, user).map_err(PostgresError::io(format!("making {}", data_dir.display())))?;
         let lock = lock(&data_dir).await?;
-        let cluster = data_dir.join("cluster");
-        if fresh && cluster.exists() {
-            std::fs::remove_dir_all(&cluster)
-                .map_err(PostgresError::io(format!("removing {}", cluster.display())))?;
+        if fresh {
+            forget(&data_dir).map_err(PostgresError::io(format!("emptying {}", data_dir.display())))?;
         }
         Ok((Self { user, data_dir, run_dir }, Some(lock)))
     }
@@ -163,6 +161,19 @@ fn make(dir: &Path, user: Option<User>) -> std::io::Result<()> {
         Some(user) => chown(dir, Some(user.uid), Some(user.gid)),
         None => Ok(()),
     }
+}
+
+/// At once or not at all: what is left of a removal that was cut short is no cluster to start.
+fn forget(data_dir: &Path) -> std::io::Result<()> {
+    let (cluster, half) = (data_dir.join("cluster"), data_dir.join("cluster.new"));
+    if half.exists() {
+        std::fs::remove_dir_all(&half)?;
+    }
+    if cluster.exists() {
+        std::fs::rename(&cluster, &half)?;
+        std::fs::remove_dir_all(&half)?;
+    }
+    Ok(())
 }
 
 /// The lock is the guardian's to keep, so it may still be held though its owner is gone: that is worth waiting for.
