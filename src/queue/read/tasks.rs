@@ -20,20 +20,18 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
-    /// Those that match, as a select of `columns` in an order. Unfinished tasks are named so that their partial indexes
-    /// apply, however many have ended; the pending ones have two.
+    /// Those that match, as a select of `columns` in an order. The pending ones are named by halves, as their partial indexes
+    /// have them, so that none is read of those that have ended.
     fn select(&self, columns: &str, order: &str) -> String {
-        let unfinished = |kept: &str| {
-            format!("select ctid, id, task_type, status, created_at from agent_tasks where {kept}")
-        };
         let source = match self.status.as_deref() {
-            Some("pending") => format!(
-                "({} union all {})",
-                unfinished("status = 'pending' and crash_count < 2"),
-                unfinished("status = 'pending' and crash_count >= 2")
-            ),
-            Some("processing") => format!("({})", unfinished("status = 'processing'")),
-            _ => "agent_tasks".to_owned(),
+            Some("pending") => {
+                "(
+                    select ctid, * from agent_tasks where status = 'pending' and crash_count < 2
+                    union all
+                    select ctid, * from agent_tasks where status = 'pending' and crash_count >= 2
+                )"
+            }
+            _ => "agent_tasks",
         };
         format!(
             "select {columns} from {source} task
