@@ -32,8 +32,7 @@ pub(crate) const DUE: Rows<'static> = Rows {
 };
 
 /// Ended, and not counted.
-pub(crate) const OLD: Rows<'static> =
-    Rows { created_by: "'others'", scheduled_for: "now() - interval '2 days'", status: "'completed'", ..DUE };
+pub(crate) const ENDED: Rows<'static> = Rows { created_by: "'others'", status: "'completed'", ..DUE };
 
 /// A tenth urgent, two high, six medium, one low.
 pub(crate) const MIXED: &str = "case n % 10

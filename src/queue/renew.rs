@@ -66,15 +66,15 @@ impl Queue {
     /// down after `database_time` came in; `release_unknown_update.sql` tells why.
     pub async fn release_unknown(&self, database_time: &str, known: &[Uuid]) -> Result<u64, DbError> {
         let worker: &str = &self.worker;
-        let good_for = self.answer_good_for().as_secs_f64();
+        let good_for = self.answer_good_for();
+        let seconds = good_for.as_secs_f64();
         let params: [Param<'_>; 4] = [
             (&worker, Type::TEXT),
             (&known, Type::UUID_ARRAY),
             (&database_time, Type::TEXT),
-            (&good_for, Type::FLOAT8),
+            (&seconds, Type::FLOAT8),
         ];
-        let deadline = self.answer_good_for();
-        let (rows, refused) = self.query_logged(Lane::Renewal, deadline, RELEASE_UNKNOWN, &params).await?;
+        let (rows, refused) = self.query_logged(Lane::Renewal, good_for, RELEASE_UNKNOWN, &params).await?;
         let released = rows[0].try_get::<_, i64>("released")?.unsigned_abs();
         if let Some(error) = refused {
             self.log_lost(usize::try_from(released).unwrap_or(usize::MAX), &error);

@@ -14,8 +14,8 @@ use crate::queue::{Ending, Queue, Verdict};
 const MAX_BATCH: usize = 500;
 /// Batches that are not full begin at least this long after one another.
 const PACE: Duration = Duration::from_millis(10);
-/// And so many times as long as the last one took, but at most this long, after its end: a database that many share does more with
-/// fewer and larger batches.
+/// And so many times as long as the last one took, but at most this long, after its end: a database that many share
+/// does more with fewer and larger batches.
 const REST: (u32, Duration) = (2, Duration::from_millis(50));
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.

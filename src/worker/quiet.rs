@@ -79,7 +79,7 @@ impl Quiet {
     /// Within which time the worker has promised to look again.
     pub(super) fn look_within(&self) -> Option<Duration> {
         let promise = self.promise.as_ref()?;
-        let wait = FIRST_LOOK.max((promise.last_look - promise.last_found) / 2).min(RAREST_LOOK);
+        let wait = ((promise.last_look - promise.last_found) / 2).clamp(FIRST_LOOK, RAREST_LOOK);
         let next = (promise.last_look + wait).min(promise.end_at);
         Some(next.saturating_duration_since(Instant::now()))
     }

@@ -1,4 +1,4 @@
-//! Deletes what ended long ago, where that was asked for. None leads: of several processes one goes on.
+//! Deletes what ended long ago, where that was asked for. None leads: of two processes that meet one gives up.
 
 use std::time::Duration;
 

@@ -56,6 +56,12 @@ impl Outage {
         eventually("some are claimed", async || self.value(claimed).await).await;
     }
 
+    /// Ends its connections, and lets new ones through.
+    fn mend_the_wire(&self) {
+        self.proxy.cut();
+        self.proxy.lead_to(self.server.as_ref().expect("it runs").socket_dir());
+    }
+
     async fn stop(&mut self) {
         self.server.take().expect("it runs").stop().await.expect("it stops");
         self.proxy.cut();
@@ -176,8 +182,7 @@ async fn a_claim_whose_reply_is_lost_is_given_back_and_costs_nobody_a_crash() {
     let app = outage.app_with(&[("LEASE_SECONDS", "30")]).await;
     outage.lose_the_reply_to_a_claim(&app).await;
     assert_eq!(app.worker.in_hand(), 0, "and we do not know of it");
-    outage.proxy.cut();
-    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    outage.mend_the_wire();
     eventually("all are done", async || outage.value(UNHARMED).await).await;
     let log = "select count(*) filter (where action_type = 'recover_echo') = 0
         and count(*) filter (where action_type = 'release_echo' and error = 'the reply to the claim was lost') > 0
@@ -191,8 +196,7 @@ async fn with_short_leases_too_what_a_lost_claim_brought_is_given_back_before_th
     let outage = Outage::new("short").await;
     let app = outage.app_with(&[("LEASE_SECONDS", "4")]).await;
     outage.lose_the_reply_to_a_claim(&app).await;
-    outage.proxy.cut();
-    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    outage.mend_the_wire();
     let given_back = "select count(*) filter (where action_type = 'release_echo') > 0
         and count(*) filter (where action_type = 'recover_echo') = 0 from agent_actions_log";
     eventually("it is given back", async || outage.value(given_back).await).await;
@@ -214,8 +218,7 @@ async fn an_ending_whose_reply_is_lost_is_recognised_and_logged_once() {
     let ended = "select count(*) > 1 from agent_tasks where status = 'completed'";
     eventually("some have ended", async || outage.value(ended).await).await;
     assert_eq!(app.worker.in_hand(), 100, "and we do not know of it");
-    outage.proxy.cut();
-    outage.proxy.lead_to(outage.server.as_ref().expect("it runs").socket_dir());
+    outage.mend_the_wire();
     eventually("we know", async || app.worker.in_hand() == 0).await;
     assert_eq!(app.worker.counts().succeeded, 101);
     let log = "select count(*) = 101 and count(distinct context_id) = 101 from agent_actions_log";

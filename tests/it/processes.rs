@@ -38,8 +38,10 @@ async fn the_tasks_of_a_killed_process_are_taken_over_and_none_runs_twice_at_the
     db.eventually("all run", "select bool_and(status = 'processing') from agent_tasks").await;
     victim.signal(Signal::KILL);
     victim.exit_code().await;
+    let killed = Instant::now();
     let _heir = Instance::start(&db, &settings).await;
     db.eventually("all are done", ALL_DONE).await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     assert!(
         db.value::<bool>(
             "select bool_and(attempt = 2 and retry_count = 0 and crash_count = 0) from agent_tasks"
@@ -82,6 +84,10 @@ async fn a_task_that_takes_its_process_down_every_time_ends_as_poison_and_no_oth
     let poison = "select bool_and((status = 'failed') = (context_json ? 'abort')) and
         bool_or(error_log like 'poison%' and attempt = 3) from agent_tasks";
     assert!(db.value::<bool>(poison).await);
+    // When it ran for the third time nothing else was in the process.
+    let alone = "select count(*) from agent_actions_log log join agent_tasks task on task.id = log.context_id
+        where log.error = 'the lease expired, crash 3' and not task.context_json ? 'abort'";
+    assert_eq!(db.value::<i64>(alone).await, 0);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn a_task_of_the_future_starts_when_it_is_due_and_not_at_the_next_poll() {
     app.queue().enqueue_one(task).await.expect("a task");
     db.eventually("it is done", "select status = 'completed' from agent_tasks").await;
     let late: f64 = db.value("select extract(epoch from last_attempted_at - (created_at + interval '1.5 s'))::float8 from agent_tasks").await;
-    assert!((-0.1..10.0).contains(&late), "started {late} s after it was due");
+    assert!((-0.1..1.0).contains(&late), "started {late} s after it was due");
     app.stop().await;
 }
 
@@ -88,7 +88,7 @@ async fn a_task_that_always_fails_starts_at_0_1_3_and_7_and_is_then_given_up() {
     let waits: Vec<f64> = waits.iter().map(|row| row.get(0)).collect();
     assert_eq!(waits.len(), 4, "one log row for each attempt");
     for (wait, minutes) in waits.iter().zip([0.0, 1.0, 3.0, 7.0]) {
-        assert!(*wait >= minutes && *wait < minutes + 5.0, "{waits:?}");
+        assert!(*wait >= minutes && *wait < minutes + 0.9, "{waits:?}");
     }
     app.stop().await;
 }
@@ -328,7 +328,7 @@ async fn ten_writers_around_the_idle_edge_never_wait_for_the_poll() {
     let latest: f64 = db
         .value("select max(extract(epoch from last_attempted_at - created_at))::float8 from agent_tasks")
         .await;
-    assert!(latest < 4.0, "the last to start waited {latest} s");
+    assert!(latest < 1.0, "the last to start waited {latest} s");
     app.stop().await;
 }
 
@@ -346,7 +346,7 @@ async fn a_strict_poll_claims_once_in_an_interval() {
     let claims =
         "select extract(epoch from max(last_attempted_at) - min(last_attempted_at))::float8 from agent_tasks";
     let span: f64 = db.value(claims).await;
-    assert!((1.9..10.0).contains(&span), "three claims in {span} s");
+    assert!((1.9..3.5).contains(&span), "three claims in {span} s");
     app.stop().await;
 }
 

@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use crate::db::Db;
 use crate::files;
-use crate::load::{self, OLD, Rows};
+use crate::load::{self, ENDED, Rows};
 use crate::meter::Meter;
 use crate::plot::{self, Curve};
 use crate::server::Server;
@@ -65,7 +65,7 @@ impl Point {
 pub(crate) async fn run(server: &Server, args: &Args) -> anyhow::Result<Table> {
     let db = server.fresh().await?;
     let ended = format!("now() - interval '1 day' + n * interval '1 s' / {}", args.rate);
-    load::fill(&db, &Rows { scheduled_for: &ended, ..OLD }, args.old).await?;
+    load::fill(&db, &Rows { scheduled_for: &ended, ..ENDED }, args.old).await?;
     db.execute("vacuum analyze").await?;
     let mut stamped = Stamped::start(&db, RETAINING).await?;
     server.settle().await?;
