@@ -113,11 +113,13 @@ impl Bound {
         let closed = CancellationToken::new();
         // The doors stay open until the work has ended: readiness has to be told while tasks are being finished.
         let serving = tokio::spawn(server.serve(router, closed.clone()));
-        let worked = app.worker.run().await;
+        // A task of its own: on the thread that blocks on the runtime, the loop would have to be woken from another one for
+        // every claim (measured: a fifth of the time from commit to start).
+        let worked = tokio::spawn(app.worker.run()).await;
         closed.cancel();
         let _ = serving.await;
         queue.database().close();
-        worked.context("the renewal thread cannot be started")?;
+        worked.context("the worker has panicked")?.context("the renewal thread cannot be started")?;
         tracing::info!("stopped");
         Ok(app.shutdown.exit_code())
     }

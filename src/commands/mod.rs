@@ -90,10 +90,7 @@ pub fn run(registry: Registry) -> ExitCode {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result = match runtime {
-        // In a task, and not on this thread: the loop would be a thread more, to be woken for every claim.
-        Ok(runtime) => {
-            runtime.block_on(runtime.spawn(dispatch(cli, registry))).unwrap_or_else(|panic| Err(panic.into()))
-        }
+        Ok(runtime) => runtime.block_on(dispatch(cli, registry)),
         Err(error) => Err(error.into()),
     };
     match result {
