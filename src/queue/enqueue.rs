@@ -146,7 +146,8 @@ impl NewTask {
 }
 
 impl Queue {
-    /// Adds tasks, all or none. The answers come in the order given.
+    /// Adds tasks, all or none. The answers come in the order given. Where a trigger of the database leaves one out, the
+    /// others are added all the same, and the answer is an error.
     pub async fn enqueue(&self, tasks: &[NewTask]) -> Result<Vec<Enqueued>, QueueError> {
         let mut batch = Batch::new(tasks)?;
         for _ in 0..ROUNDS {

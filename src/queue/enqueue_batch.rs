@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::QueueError;
 use super::enqueue::{Enqueued, Invalid, NewTask};
 use crate::db::{DbError, Param};
 
@@ -81,7 +82,13 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// What became of each task, in the order given. One is missing where somebody else has just added the same key.
+/// A row that was inserted and is not there.
+pub(super) fn untaken() -> Invalid {
+    Invalid { field: "task", reason: "was not taken: a trigger of the database leaves it out".into() }
+}
+
+/// What became of each task, in the order given. One is missing where somebody else has just added the same key, or
+/// where a trigger has left it out.
 pub(super) fn answers(rows: &[Row]) -> Result<Vec<Option<Enqueued>>, DbError> {
     rows.iter()
         .map(|row| {
@@ -122,11 +129,15 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes the database's answer to [`Batch::columns`]: whether all is known now.
-    pub(super) fn learn(&mut self, rows: &[Row]) -> Result<bool, DbError> {
+    pub(super) fn learn(&mut self, rows: &[Row]) -> Result<bool, QueueError> {
         for (index, answer) in self.missing.iter().zip(answers(rows)?) {
             self.enqueued[*index] = answer;
         }
         self.missing.retain(|index| self.enqueued[*index].is_none());
+        // Another try may find a key, and nothing else.
+        if self.missing.iter().any(|index| self.tasks[*index].unique_key.is_none()) {
+            return Err(untaken().into());
+        }
         Ok(self.missing.is_empty())
     }
 

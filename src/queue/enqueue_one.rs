@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::enqueue::INSERT;
-use super::enqueue_batch::{Columns, Fit, MAX_BATCH, answers};
+use super::enqueue_batch::{Columns, Fit, MAX_BATCH, answers, untaken};
 use super::{Enqueued, NewTask, Queue, QueueError, deadline};
 use crate::db::{DbError, Lane};
 
@@ -14,7 +14,7 @@ const MOST_ROUNDS: usize = 2;
 /// Inputs that one statement carries, in bytes; a larger one goes alone.
 const MOST_BYTES: usize = 1024 * 1024;
 
-type Answer = Result<Enqueued, DbError>;
+type Answer = Result<Option<Enqueued>, DbError>;
 
 /// A call whose task is not under way yet.
 struct Waiting {
@@ -101,7 +101,8 @@ impl Queue {
             // Not in the caller's future: others depend on it.
             tokio::spawn(self.clone().insert_waiting(round));
         }
-        Ok(answered.await.expect("a round answers every call")?)
+        // Only a unique key could be in the way.
+        answered.await.expect("a round answers every call")?.ok_or_else(|| untaken().into())
     }
 
     async fn insert_waiting(self, mut round: Round) {
@@ -124,12 +125,11 @@ impl Queue {
         }
     }
 
-    async fn insert_fit(&self, calls: &[Waiting]) -> Result<Vec<Enqueued>, DbError> {
+    /// One answer a call: none where no row was taken.
+    async fn insert_fit(&self, calls: &[Waiting]) -> Result<Vec<Option<Enqueued>>, DbError> {
         let fit: Vec<Fit<'_>> = calls.iter().map(Waiting::fit).collect();
         let columns = Columns::of(&fit);
         let rows = self.db.query(Lane::Shared, deadline::REQUEST, INSERT, &columns.params()).await?;
-        let added = answers(&rows)?;
-        // Only a unique key can be in the way.
-        Ok(added.into_iter().flatten().collect())
+        answers(&rows)
     }
 }

@@ -36,6 +36,33 @@ async fn calls_at_the_same_time_share_statements() {
     assert!(transactions <= 3, "{transactions} transactions for calls made in one breath");
 }
 
+#[tokio::test]
+async fn a_row_that_a_trigger_leaves_out_is_an_error_for_its_caller_alone() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function leave_out() returns trigger language plpgsql as
+         $$ begin return case when new.context_json ? 'unwanted' then null else new end; end $$;
+         create trigger leave_out before insert on agent_tasks for each row execute function leave_out()",
+    )
+    .await;
+    let queue = db.queue("test", &[]);
+    let numbered = |n: usize| {
+        let context = if n % 3 == 0 { json!({ "unwanted": n }) } else { json!({ "n": n }) };
+        NewTask::new("a", context)
+    };
+    let added = join_all((0..9).map(|n| queue.enqueue_one(numbered(n)))).await;
+    for (n, added) in added.into_iter().enumerate() {
+        if n % 3 == 0 {
+            assert!(matches!(added, Err(QueueError::Invalid(invalid)) if invalid.field == "task"), "{n}");
+        } else {
+            let id = added.expect("a task").id;
+            assert!(db.task_is(id, &format!("context_json = '{{\"n\": {n}}}'")).await, "{n}");
+        }
+    }
+    let several = queue.enqueue(&[numbered(1), numbered(3)]).await;
+    assert!(matches!(several, Err(QueueError::Invalid(invalid)) if invalid.field == "task"));
+}
+
 /// Tasks with an odd field here and there, right and wrong.
 fn odd_task() -> impl Strategy<Value = NewTask> {
     let odd_text = || prop_oneof!["\\PC{0,120}", "[\\x00-\\x1f\u{feff}\u{ffff} ]{0,5}"];
