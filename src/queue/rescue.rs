@@ -26,7 +26,7 @@ const RESCUE: [&str; 2] = [
 ];
 /// The ids that `RESCUE` would take back. It changes nothing.
 const PICK: &str = concat!(include_str!("rescue_expired.sql"), "select expired.id from expired");
-/// At once: a storm of expired leases, after the database's clock was set forward say, is worked off in steps.
+/// In one statement: what a large process held when it died is taken back in steps.
 const LIMIT: i64 = 200;
 
 /// What one look found.
@@ -38,12 +38,13 @@ pub struct Rescued {
     pub poisoned: u64,
     /// Whether any of them is due again.
     pub due: bool,
-    /// When the next lease expires unless it is renewed.
+    /// When the next lease expires unless it is renewed. Zero if as many were taken back as one look takes: more may have
+    /// expired.
     pub next_expiry: Option<Duration>,
 }
 
 impl Queue {
-    /// Takes back tasks whose leases expired at least `overdue` ago, 200 at the most.
+    /// Takes back tasks whose leases expired at least `overdue` ago, 200 at the most: the next look is due at once then.
     ///
     /// Zero is for a process that has itself been in touch with the database for the time of a lease. One that has not
     /// cannot know whether the database was away and all leases expired together; it waits a lease longer.
@@ -81,12 +82,13 @@ impl Queue {
         let count =
             |column| -> Result<u64, DbError> { Ok(rows[0].try_get::<_, i64>(column)?.unsigned_abs()) };
         let expiry: Option<f64> = rows[0].try_get("next_expiry_seconds")?;
-        let rescued = Rescued {
-            tasks: count("rescued")?,
-            poisoned: count("poisoned")?,
-            due: rows[0].try_get("due")?,
-            next_expiry: expiry.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),
+        let tasks = count("rescued")?;
+        let next_expiry = match expiry {
+            _ if tasks >= LIMIT.unsigned_abs() => Some(Duration::ZERO),
+            expiry => expiry.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),
         };
+        let rescued =
+            Rescued { tasks, poisoned: count("poisoned")?, due: rows[0].try_get("due")?, next_expiry };
         if let Some(error) = refused {
             self.log_lost(usize::try_from(rescued.tasks).unwrap_or(usize::MAX), &error);
         }

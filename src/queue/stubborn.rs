@@ -79,7 +79,8 @@ impl Queue {
     }
 
     /// Runs a statement over `ids`, in ever smaller parts where the database refuses it, and leaves out the rows at
-    /// fault. Answers what the parts answered. What was done before an error that ends the search is not lost.
+    /// fault. Answers what the parts answered. Of another error the caller must hear, whatever was done before: of a
+    /// claim whose reply was lost, above all.
     pub(super) async fn around_stubborn<T, F>(
         &self,
         ids: Vec<Uuid>,
@@ -102,8 +103,7 @@ impl Queue {
                         parts.push_front(part);
                     }
                 },
-                Err(error) if done.is_empty() => return Err(error),
-                Err(_) => break,
+                Err(error) => return Err(error),
             }
             if Instant::now() > until {
                 break;

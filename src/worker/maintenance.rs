@@ -50,9 +50,11 @@ async fn rescue(engine: &Engine) -> Duration {
     rescued.and_then(|rescued| rescued.next_expiry).map_or(tick, |expiry| tick.min(expiry + AFTER_EXPIRY))
 }
 
-/// One look by a process that lives for one request or one run and has not been in touch with the database for long.
+/// By a process that lives for one request or one run and has not been in touch with the database for long.
 pub(super) async fn rescue_once(engine: &Engine) {
-    rescue_overdue(engine, engine.queue.lease()).await;
+    while let Some(Rescued { next_expiry: Some(Duration::ZERO), tasks: 1.., .. }) =
+        rescue_overdue(engine, engine.queue.lease()).await
+    {}
 }
 
 async fn rescue_overdue(engine: &Engine, overdue: Duration) -> Option<Rescued> {

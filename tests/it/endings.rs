@@ -186,6 +186,18 @@ async fn who_has_just_come_takes_back_only_what_has_been_overdue_for_a_lease() {
 }
 
 #[tokio::test]
+async fn what_one_look_cannot_take_back_is_looked_for_at_once() {
+    let bench = Bench::new().await;
+    bench.claim(250).await;
+    bench.db.execute("update agent_tasks set lease_expires_at = now() - interval '1 s'").await;
+    let rescued = async || bench.queue.rescue(Duration::ZERO).await.expect("a look");
+    let first = rescued().await;
+    assert_eq!((first.tasks, first.next_expiry), (200, Some(Duration::ZERO)));
+    let second = rescued().await;
+    assert_eq!((second.tasks, second.next_expiry), (50, None));
+}
+
+#[tokio::test]
 async fn the_third_crash_in_a_row_is_poison_and_any_other_ending_starts_the_count_anew() {
     let bench = Bench::new().await;
     let mut lease = bench.claim_one().await;
