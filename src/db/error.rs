@@ -88,6 +88,13 @@ impl DbError {
             || (*state == SqlState::INTERNAL_ERROR && self.to_string().contains("(E"))
     }
 
+    /// The statement was stopped, or given up, because it took too long: it was too much, or somebody's lock was in the way.
+    #[must_use]
+    pub fn is_too_slow(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+            || matches!(self.sqlstate(), Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE))
+    }
+
     /// The connection leads to a server that takes no writes: a standby, or a primary that has become one.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

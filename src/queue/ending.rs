@@ -92,6 +92,12 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// How many bytes of the handler's it carries.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        [&self.result, &self.error].into_iter().flatten().map(String::len).sum()
+    }
+
     /// Done, with the handler's data.
     #[must_use]
     pub fn complete(lease: Lease, data: Value) -> Self {

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -97,7 +96,7 @@ impl Queue {
                 }
                 Ok(step.rows)
             }
-            Err(error) if is_for_the_rows(&error) || is_too_much(&error) => {
+            Err(error) if is_for_the_rows(&error) || error.is_too_slow() => {
                 sweep.refused(&error);
                 Ok(0)
             }
@@ -163,10 +162,6 @@ impl Sweep {
             self.to_go = 0;
         }
     }
-}
-
-fn is_too_much(error: &DbError) -> bool {
-    matches!(error, DbError::Timeout(_)) || error.sqlstate() == Some(&SqlState::QUERY_CANCELED)
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ const REST: (u32, Duration) = (2, Duration::from_millis(50));
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+/// An ending that was too slow is tried again after so many times as long as that took: the others wait meanwhile.
+const SLOW_REST: u32 = 10;
+/// What one statement carries of results and errors, in bytes.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// An answer that came this quickly would not have come too late for twice as much.
@@ -67,31 +71,41 @@ async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
             fill(&mut batch, &mut requests, next_at).await;
             next_at = Instant::now() + PACE;
         }
-        batch.extend(locked.due());
-        if batch.is_empty() {
-            continue;
-        }
-        let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.into_iter().unzip();
+        let again = locked.due();
         let began = Instant::now();
-        let verdicts = end_at_last(&queue, &endings).await;
-        next_at = next_at.max(Instant::now() + (began.elapsed() * REST.0).min(REST.1));
-        let mut settled = Vec::with_capacity(verdicts.len());
-        for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
-            match verdict {
-                Verdict::Locked => locked.add((ending, ended)),
-                verdict => settled.push((ended, verdict)),
-            }
+        if !batch.is_empty() {
+            finish(&queue, batch, &mut locked).await;
         }
-        // Beside the next batch, which does not wait for log lines to be written.
-        tokio::spawn(async move {
-            for (ended, verdict) in settled {
-                ended.settle(verdict);
-            }
-        });
+        // In a statement of their own: what is in their way must not stop the others again.
+        if !again.is_empty() {
+            let began = Instant::now();
+            finish(&queue, again, &mut locked).await;
+            locked.rest(began.elapsed() * SLOW_REST);
+        }
+        next_at = next_at.max(Instant::now() + (began.elapsed() * REST.0).min(REST.1));
     }
 }
 
-/// Endings whose rows somebody else holds. They keep nobody else waiting, and join a later batch.
+/// Ends attempts, but for those whose rows are locked.
+async fn finish(queue: &Queue, batch: Vec<Request>, locked: &mut Locked) {
+    let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.into_iter().unzip();
+    let verdicts = end_at_last(queue, &endings).await;
+    let mut settled = Vec::with_capacity(verdicts.len());
+    for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
+        match verdict {
+            Verdict::Locked => locked.add((ending, ended)),
+            verdict => settled.push((ended, verdict)),
+        }
+    }
+    // Beside the next batch, which does not wait for log lines to be written.
+    tokio::spawn(async move {
+        for (ended, verdict) in settled {
+            ended.settle(verdict);
+        }
+    });
+}
+
+/// Endings whose rows, or what their triggers need, somebody else holds. They keep nobody else waiting, and are tried again.
 struct Locked {
     requests: Vec<Request>,
     next_try: Instant,
@@ -110,6 +124,11 @@ impl Locked {
             self.next_try = Instant::now() + self.wait;
         }
         self.requests.push(request);
+    }
+
+    /// Tries none of them for so long.
+    fn rest(&mut self, time: Duration) {
+        self.next_try = self.next_try.max(Instant::now() + time);
     }
 
     /// Those that are to be tried again now, if it is time.
@@ -143,10 +162,14 @@ async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Verdict> {
     while verdicts.len() < endings.len() {
         let rest = &endings[verdicts.len()..];
         let began = Instant::now();
-        match queue.end(&rest[..portion.size.min(rest.len())]).await {
+        match queue.end(portion.first(rest)).await {
             Ok(more) => {
                 verdicts.extend(more);
                 portion.answered(began.elapsed());
+            }
+            Err(error) if portion.size == 1 && error.is_too_slow() => {
+                tracing::warn!(task_id = %rest[0].lease().id, %error, "an ending waits for somebody's lock");
+                verdicts.push(Verdict::Locked);
             }
             Err(error) => {
                 tracing::warn!(endings = rest.len(), %error, "endings wait for the database");
@@ -169,6 +192,16 @@ impl Portion {
         Self { size, wait: BACKOFF.0 }
     }
 
+    /// As many of these as one statement takes.
+    fn first<'a>(&self, endings: &'a [Ending]) -> &'a [Ending] {
+        let mut bytes = 0;
+        let fitting = endings.iter().take(self.size).take_while(|ending| {
+            bytes += ending.bytes();
+            bytes <= MOST_BYTES
+        });
+        &endings[..fitting.count().max(1)]
+    }
+
     fn answered(&mut self, took: Duration) {
         *self = Self::of(if took < QUICK { self.size * 2 } else { self.size });
     }
@@ -184,7 +217,10 @@ impl Portion {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::queue::Lease;
 
     #[test]
     fn after_an_outage_a_batch_is_few_statements() {
@@ -199,6 +235,15 @@ mod tests {
         }
         assert_eq!(statements, 9, "1, 2, 4 … 256 endings");
         assert_eq!(portion.failed(), BACKOFF.0, "another outage");
+    }
+
+    #[test]
+    fn large_results_are_spread_over_several_statements() {
+        let lease = Lease { id: Uuid::nil(), token: Uuid::nil() };
+        let endings = vec![Ending::complete(lease, "x".repeat(MOST_BYTES / 5).into()); 6];
+        let portion = Portion::of(MAX_BATCH);
+        assert_eq!(portion.first(&endings).len(), 4, "each has quotation marks, too");
+        assert_eq!(portion.first(&endings[4..]).len(), 2);
     }
 
     #[test]

@@ -104,6 +104,10 @@ impl Held {
         matches!(*self.lock_code(), Code::Running(moment) if moment < Instant::now())
     }
 
+    fn is_gone(&self) -> bool {
+        *self.lock_code() == Code::Gone
+    }
+
     fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
@@ -190,6 +194,8 @@ impl Leases {
                 }
                 // Still ours, and not extended: the next renewal will be in time, or the fence falls.
                 None if renewed.locked.contains(&held.lease.token) => {}
+                // It has ended, and whether its ending was accepted will be said by its verdict.
+                None if held.is_gone() => {}
                 None => {
                     held.stop(Stop::LeaseLost);
                     lost += 1;
@@ -228,6 +234,18 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_lost_for_no_longer_being_renewed() {
+        let leases = Leases::default();
+        let held = [(); 2].map(|()| {
+            let lease = Lease { id: Uuid::new_v4(), token: Uuid::new_v4() };
+            leases.hold(lease, Instant::now() + Duration::from_hours(1))
+        });
+        held[0].gone();
+        let asked = held.map(|held| held.lease);
+        assert_eq!(leases.renewed(&asked, &Renewed::default(), Instant::now()), 1, "the one that has not");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_code_that_runs_can_be_stuck() {

@@ -287,6 +287,31 @@ async fn a_row_that_somebody_holds_delays_its_own_ending_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_lock_that_the_log_of_one_task_waits_for_delays_no_other_ending() {
+    let db = TestDb::new().await;
+    db.execute(
+        "create function wait() returns trigger language plpgsql as
+         $$ begin if new.input_data ? 'waits' then perform pg_advisory_xact_lock(1); end if; return new; end $$;
+         create trigger wait before insert on agent_actions_log for each row execute function wait();
+         do $$ begin execute format('alter database %I set statement_timeout = 300', current_database()); end $$",
+    )
+    .await;
+    let app = TestApp::start(&db, &[]).await;
+    let holder = connect(&db.direct_url()).await;
+    holder.batch_execute("select pg_advisory_lock(1)").await.expect("the lock");
+    let waits = app.add(json!({ "waits": true })).await;
+    db.task_becomes(waits, "status = 'processing'").await;
+    for _ in 0..3 {
+        let other = app.add(json!({})).await;
+        db.task_becomes(other, "status = 'completed'").await;
+    }
+    assert!(db.task_is(waits, "status = 'processing'").await);
+    holder.batch_execute("select pg_advisory_unlock(1)").await.expect("let go");
+    db.task_becomes(waits, "status = 'completed' and attempt = 1").await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_single_run_ends_with_an_error_where_there_is_nothing_to_work_on() {
     let db = TestDb::empty().await;
     db.execute("create table agent_tasks (id uuid primary key, status text)").await;
