@@ -62,6 +62,8 @@ const CLAIM_ONE: &str = claim!(
 pub struct NextDue {
     /// Until the next ordinary task is due; zero if one is now.
     pub ordinary: Option<Duration>,
+    /// For how long the oldest ordinary task has been due.
+    pub overdue: Duration,
     /// Until the next task is due that must run alone.
     pub suspect: Option<Duration>,
 }
@@ -171,14 +173,17 @@ impl Queue {
             .await?
             .query("select ordinary, suspect from agent_tasks_next_v1($1, $2, $3)", &params)
             .await?;
-        let until = |column| -> Result<Option<Duration>, DbError> {
-            let seconds: Option<f64> = rows[0].try_get(column)?;
-            // Infinity is a date, and never.
-            Ok(seconds
-                .filter(|seconds| *seconds < f64::INFINITY)
-                .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+        // Infinity is a date, and never.
+        let seconds = |column| -> Result<Option<f64>, DbError> {
+            Ok(rows[0].try_get::<_, Option<f64>>(column)?.filter(|seconds| *seconds < f64::INFINITY))
         };
-        Ok(NextDue { ordinary: until("ordinary")?, suspect: until("suspect")? })
+        let (ordinary, suspect) = (seconds("ordinary")?, seconds("suspect")?);
+        let time = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+        Ok(NextDue {
+            ordinary: ordinary.map(time),
+            overdue: ordinary.map(|until| time(-until)).unwrap_or_default(),
+            suspect: suspect.map(time),
+        })
     }
 
     pub(super) async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {

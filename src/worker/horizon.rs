@@ -53,8 +53,10 @@ pub(super) enum Found {
     All,
     /// As much as could be taken; the oldest of it had been due for so long.
     Full(Duration),
-    /// Less than is due: others hold the rest.
-    Contended,
+    /// Less than is due now, and the oldest of the rest has been due for so long: it has just come in, or others hold it.
+    Part(Duration),
+    /// Perhaps nothing: it may have been given back unread.
+    Late,
 }
 
 impl Horizon {
@@ -85,13 +87,18 @@ impl Horizon {
         self.passed_over = reach.is_some();
         let fastest = *self.fastest.get_or_insert(took);
         self.fastest = Some(fastest.min(took));
+        // What is left came due no earlier than that.
+        let left_since = |waited: Duration| at.checked_sub(waited);
         if reach.is_some() {
             match (found, &mut self.complete) {
-                (Found::Full(_), _) | (_, None) => {}
+                (Found::Full(_) | Found::Late, _) | (_, None) => {}
                 // What is behind need not wait any longer: it may be older, and of a lower priority.
                 (_, Some(complete)) if complete.more_behind => self.complete = None,
                 (Found::All, Some(complete)) => complete.since = at,
-                (Found::Contended, _) => {}
+                (Found::Part(waited), Some(complete)) => {
+                    complete.since =
+                        left_since(*waited).map_or(complete.since, |since| since.max(complete.since));
+                }
             }
             return;
         }
@@ -99,8 +106,8 @@ impl Horizon {
         let since = match found {
             _ if expense <= CHEAP => None,
             Found::All => Some(at),
-            Found::Full(waited) => at.checked_sub(*waited),
-            Found::Contended => None,
+            Found::Full(waited) | Found::Part(waited) => left_since(*waited),
+            Found::Late => None,
         };
         let (good_for, more_behind) = ((expense * SHARE).min(LONGEST), matches!(found, Found::Full(_)));
         self.complete = since.map(|since| Complete { at, since, good_for, more_behind });
@@ -164,7 +171,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn once_others_take_less_than_they_could_what_was_left_behind_is_looked_at_again() {
         for (found, complete) in
-            [(Found::Full(Duration::ZERO), false), (Found::All, true), (Found::Contended, true)]
+            [(Found::Full(Duration::ZERO), false), (Found::All, true), (Found::Part(Duration::ZERO), true)]
         {
             let mut horizon = Horizon::default();
             assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
@@ -175,11 +182,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_that_others_were_in_the_way_of_is_followed_by_complete_ones() {
+    async fn what_others_hold_is_not_passed_over_and_what_is_older_is() {
+        let mut horizon = Horizon::default();
+        let waited = Duration::from_secs(7);
+        tokio::time::advance(waited * 2).await;
+        assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
+        assert!(look(&mut horizon, EXPENSIVE, &Found::Part(waited)).await);
+        assert_eq!(horizon.reach(), Some(EXPENSIVE + waited + MARGIN));
+        assert!(!look(&mut horizon, Duration::ZERO, &Found::Part(waited)).await);
+        assert_eq!(horizon.reach(), Some(waited + MARGIN), "it has come in since: nothing older is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_stream_does_not_push_the_horizon_back() {
+        let mut horizon = Horizon::default();
+        assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
+        assert!(look(&mut horizon, EXPENSIVE, &Found::All).await);
+        for _ in 0..50 {
+            assert!(!look(&mut horizon, EXPENSIVE, &Found::Part(Duration::ZERO)).await);
+            assert_eq!(horizon.reach(), Some(EXPENSIVE + MARGIN));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_whose_finds_were_given_back_says_nothing() {
         let mut horizon = Horizon::default();
         assert!(look(&mut horizon, Duration::ZERO, &Found::All).await);
         for _ in 0..3 {
-            assert!(look(&mut horizon, EXPENSIVE, &Found::Contended).await);
+            assert!(look(&mut horizon, EXPENSIVE, &Found::Late).await);
         }
     }
 }

@@ -103,7 +103,8 @@ impl Poller {
                 continue;
             }
             // A wake-up since the last one is remembered: a task added while the table was looked at is not missed.
-            let may_be_woken = self.until == Until::Stopped && matches!(next, Next::Idle(_));
+            let waits = matches!(next, Next::Idle(_) | Next::Contended(_));
+            let may_be_woken = self.until == Until::Stopped && waits;
             tokio::select! {
                 () = self.wait(next) => {}
                 () = engine.wake.notified(), if may_be_woken => {
@@ -191,7 +192,11 @@ impl Poller {
         }
         // What the question has found may be of any age.
         let reach = self.horizon.reach().filter(|_| !asked);
-        let Some((look, got, oldest)) = self.claim(size, reach).await? else { return Ok(Next::Outside) };
+        let Some((look, got, oldest)) = self.claim(size, reach).await? else {
+            // Nobody knows whether others wait meanwhile.
+            self.is_busy = true;
+            return Ok(Next::Outside);
+        };
         self.is_busy = got > 0;
         if engine.config.poll_strict {
             return Ok(Next::Idle(engine.config.polling_interval));
@@ -241,7 +246,12 @@ impl Poller {
         }
         // Late, its answer may have been given back unread.
         let late = look.took >= self.engine.queue.answer_good_for();
-        self.horizon.looked(look, &if more || late { Found::Contended } else { Found::All });
+        let found = match (late, more) {
+            (true, _) => Found::Late,
+            (false, true) => Found::Part(due.overdue),
+            (false, false) => Found::All,
+        };
+        self.horizon.looked(look, &found);
         let suspect_is_due = due.suspect == Some(Duration::ZERO);
         if suspect_is_due && let Some(next) = self.make_room_for_suspect(more || got > 0).await? {
             return Ok(next);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::support::{TestApp, TestDb, connect};
+use crate::support::{TestApp, TestDb, connect, hears};
 
 /// Claims of so many wait for each other (`migrations/0009_due.sql`), so that a test can make them expensive.
 const LARGE: &[(&str, &str)] = &[("CONCURRENCY", "100")];
@@ -76,6 +76,36 @@ async fn a_row_that_somebody_holds_during_an_expensive_look_is_not_forgotten() {
     let in_time =
         "select last_attempted_at < created_at + interval '10 s' from agent_tasks where agent_type = 'held'";
     assert!(db.value::<bool>(in_time).await);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_does_not_keep_new_tasks_waiting() {
+    let db = TestDb::new().await;
+    if !hears() {
+        return;
+    }
+    let app = start(&db, &[]).await;
+    app.listens().await;
+    let held = "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'held', '{}')";
+    let holder = connect(&db.direct_url()).await;
+    app.queue().pause("echo").await.expect("paused");
+    db.execute(held).await;
+    holder
+        .batch_execute("begin; select from agent_tasks where agent_type = 'held' for update")
+        .await
+        .expect("held");
+    app.queue().resume("echo").await.expect("resumed");
+    // The loop looks for it ever more rarely, up to once a second.
+    sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    for _ in 0..10 {
+        let task = app.add(json!({})).await;
+        db.task_becomes(task, "status = 'completed'").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "each waited for the next look");
+    holder.batch_execute("rollback").await.expect("let go");
+    db.eventually("all are done", "select bool_and(status = 'completed') from agent_tasks").await;
     app.stop().await;
 }
 

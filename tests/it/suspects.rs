@@ -131,16 +131,37 @@ async fn suspects_that_come_one_after_another_do_not_bring_everything_else_to_a_
     for suspect in suspects {
         db.task_becomes(suspect, "status = 'completed'").await;
     }
-    let between = "with suspects as (
+    assert_eq!(gaps_others_used(&db).await, 2, "others have their turn");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_begins_in_an_idle_process_is_not_followed_by_the_next_at_once() {
+    let db = TestDb::new().await;
+    let suspects = add_suspects(&db, 2).await;
+    db.execute("update agent_tasks set context_json = '{\"sleep_ms\": 1500}'").await;
+    let app = TestApp::start(&db, &[("CONCURRENCY", "2"), ("POLLING_INTERVAL_MS", "1000")]).await;
+    db.task_becomes(suspects[0], "status = 'processing'").await;
+    db.execute(
+        "insert into agent_tasks (task_type, agent_type, context_json) values ('echo', 'ordinary', '{}')",
+    )
+    .await;
+    db.task_becomes(suspects[1], "status = 'completed'").await;
+    assert_eq!(gaps_others_used(&db).await, 1, "what has come in meanwhile has its turn");
+    app.stop().await;
+}
+
+/// How often an ordinary task was started between one suspect and the next.
+async fn gaps_others_used(db: &TestDb) -> i64 {
+    let sql = "with suspects as (
             select completed_at as ended, lead(last_attempted_at) over (order by last_attempted_at) as next
             from agent_tasks where agent_type = 'suspect'
         )
-        select count(*) = 2 from suspects where next is not null and exists (
+        select count(*) from suspects where next is not null and exists (
             select from agent_tasks
             where agent_type = 'ordinary' and last_attempted_at between suspects.ended and suspects.next
         )";
-    assert!(db.value::<bool>(between).await, "others have their turn");
-    app.stop().await;
+    db.value(sql).await
 }
 
 #[tokio::test]
