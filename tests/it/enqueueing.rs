@@ -47,12 +47,12 @@ async fn a_row_that_a_trigger_leaves_out_is_an_error_for_its_caller_alone() {
     .await;
     let queue = db.queue("test", &[]);
     let numbered = |n: usize| {
-        let context = if n % 3 == 0 { json!({ "unwanted": n }) } else { json!({ "n": n }) };
+        let context = if n.is_multiple_of(3) { json!({ "unwanted": n }) } else { json!({ "n": n }) };
         NewTask::new("a", context)
     };
     let added = join_all((0..9).map(|n| queue.enqueue_one(numbered(n)))).await;
     for (n, added) in added.into_iter().enumerate() {
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             assert!(matches!(added, Err(QueueError::Invalid(invalid)) if invalid.field == "task"), "{n}");
         } else {
             let id = added.expect("a task").id;
