@@ -121,7 +121,18 @@ fn compose(
     Ok(Letter { intro_id, connector_id, to, intro_email, subject, text })
 }
 
-/// Once it is known to be sent it is not sent again. A process that dies in between sends it twice, under one Message-ID.
+impl Letter {
+    fn text(&self) -> String {
+        format!(
+            "{}\n\nWhen you write to them, please put {} in copy, so that we know it has happened.\n\n\
+             No pressure: if it no longer suits you, just answer this mail.\n",
+            self.opening, self.intro_email
+        )
+    }
+}
+
+/// Once it is known to be sent it is not sent again. A process that dies in between sends it twice, under one Message-ID,
+/// and so does a server that takes it and does not say so in time.
 async fn send(letter: &Letter, mailer: &Mailer, task: &Task, services: &Services) -> Result<(), Outcome> {
     const EFFECT: &str = "sent";
     if events::find(services, effect_key(task.id, EFFECT)).await?.is_some() {

@@ -86,6 +86,21 @@ async fn the_connector_is_sent_a_mail_with_an_address_of_its_own_and_asked_a_wee
 }
 
 #[tokio::test]
+async fn a_mail_server_that_never_answers_the_goodbye_is_sent_the_mail_once() {
+    in_both_shapes(async |scene, shape| {
+        scene.db.execute(&connector(shape)).await;
+        let smtp = FakeSmtp::without_goodbye().await;
+        let scene = scene.with_clients(&smtp.vars());
+        let task = task(&scene).await;
+        for _ in 0..2 {
+            assert_eq!(completed(scene.run(&task).await)["sent"], true);
+            assert_eq!(smtp.mails().len(), 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_a_mail_server_the_mail_is_left_to_others_as_an_event_and_the_result_says_so() {
     in_both_shapes(async |scene, shape| {
         scene.db.execute(&connector(shape)).await;
