@@ -138,6 +138,9 @@ async fn attach(
 
 /// Makes the request, and answers who is to be asked.
 async fn create(asked: &Asked, services: &Services) -> Result<Vec<Uuid>, Outcome> {
+    if let Some(user_id) = asked.user_id {
+        require::user(user_id, services).await?;
+    }
     let needed = &asked.expertise_needed;
     let experts = experts::matching(services, needed, asked.user_id, MAX_EXPERTS).await?;
     let request = NewRequest {
