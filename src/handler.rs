@@ -105,8 +105,8 @@ impl Outcome {
 
     /// With what the attempt cost.
     #[must_use]
-    pub fn with_usage(mut self, usage: Usage) -> Self {
-        self.usage = Some(usage);
+    pub fn with_usage(mut self, usage: impl Into<Option<Usage>>) -> Self {
+        self.usage = usage.into();
         self
     }
 }

@@ -42,10 +42,7 @@ impl Handler for CreateConversationSummary {
     async fn run(&self, input: Input, task: Task, services: Services) -> Outcome {
         let mut usage = None;
         let outcome: Outcome = summarise(&input, &task, &services, &mut usage).await.into();
-        match usage {
-            Some(usage) => outcome.with_usage(usage),
-            None => outcome,
-        }
+        outcome.with_usage(usage)
     }
 }
 

@@ -54,10 +54,7 @@ impl Handler for ProcessCommunityResponse {
     async fn run(&self, input: Input, task: Task, services: Services) -> Outcome {
         let mut usage = None;
         let outcome: Outcome = process(&input, &task, &services, &mut usage).await.into();
-        match usage {
-            Some(usage) => outcome.with_usage(usage),
-            None => outcome,
-        }
+        outcome.with_usage(usage)
     }
 }
 
