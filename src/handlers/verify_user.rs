@@ -39,7 +39,7 @@ async fn verify(input: Input, task: &Task, services: &Services) -> Result<Outcom
     const EFFECT: &str = "event";
     let user_id = require::user_id(task)?;
     let email = require::optional_text(input.email, "email", 255)?;
-    let linkedin_url = require::optional_text(input.linkedin_url, "linkedin_url", 255)?;
+    let linkedin_url = require::optional_text(input.linkedin_url, "linkedin_url", 500)?;
     let kind = input.verification_type.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("manual");
     let identity = Identity {
         email: email.as_deref(),
