@@ -65,7 +65,7 @@ async fn pass_on(
 async fn check(input: &Input, task: &Task, services: &Services) -> Result<Outcome, Outcome> {
     let id = require::field(input.intro_id.or(task.context_id), "introId")?;
     let intro = require::found(intros::find(services, id).await?, "Introduction", id)?;
-    if intro.completed_at.is_some() || intro.status == "completed" {
+    if intro.status == "completed" {
         intros::close(services, id).await?;
         return Ok(Outcome::complete(json!({ "introId": id, "closed": true, "status": "completed" })));
     }

@@ -39,7 +39,8 @@ struct Letter {
     to: String,
     intro_email: String,
     subject: String,
-    text: String,
+    /// The mail up to where it names `intro_email`.
+    opening: String,
 }
 
 impl Handler for SendIntroduction {
@@ -60,9 +61,11 @@ async fn introduce(input: Input, task: &Task, services: &Services) -> Result<Out
     }
     let connector_id = connector(&input, &intro, task)?;
     let connector = require::user(connector_id, services).await?;
-    let letter = compose(input, &intro, (intro_id, connector_id), &connector, task, services)?;
+    let mut letter = compose(input, &intro, (intro_id, connector_id), &connector, task, services)?;
 
-    intros::schedule(services, intro_id, &letter.intro_email).await?;
+    // Another task may have given it an address meanwhile.
+    let intro_email = intros::schedule(services, intro_id, &letter.intro_email).await?;
+    letter.intro_email = require::found(intro_email, "Introduction", intro_id)?;
     let event_id = match services.mailer() {
         Some(mailer) => {
             send(&letter, mailer, task, services).await?;
@@ -111,14 +114,12 @@ fn compose(
     let unique = effect_key(task.id, "intro_email").simple();
     let intro_email =
         intro.email.clone().unwrap_or_else(|| format!("intro-{unique}@{}", services.intro_domain()));
-    let text = format!(
-        "Hi {name},\n\nthank you for being open to introducing {prospect}{} to {innovator}.\n\n\
-         When you write to them, please put {intro_email} in copy, so that we know it has happened.\n\n\
-         No pressure: if it no longer suits you, just answer this mail.\n",
+    let opening = format!(
+        "Hi {name},\n\nthank you for being open to introducing {prospect}{} to {innovator}.",
         company.unwrap_or_default()
     );
     let subject = format!("Introduction: {prospect} and {innovator}");
-    Ok(Letter { intro_id, connector_id, to, intro_email, subject, text })
+    Ok(Letter { intro_id, connector_id, to, intro_email, subject, opening })
 }
 
 impl Letter {
@@ -143,7 +144,7 @@ async fn send(letter: &Letter, mailer: &Mailer, task: &Task, services: &Services
         to: &letter.to,
         reply_to: &letter.intro_email,
         subject: &letter.subject,
-        text: &letter.text,
+        text: &letter.text(),
     };
     mailer.send(mail).await.map_err(|error| match error {
         MailError::Failed(_) => Outcome::retry(error),
@@ -168,7 +169,7 @@ async fn leave_to_others(letter: &Letter, task: &Task, services: &Services) -> R
         "to": letter.to,
         "replyTo": letter.intro_email,
         "subject": letter.subject,
-        "text": letter.text,
+        "text": letter.text(),
     });
     let about = About::IntroOpportunity(letter.intro_id);
     let event = NewEvent::of(task, "event", "intro.email_requested", about, payload);
