@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::conversations;
 use super::store::messages::{self, NewMessage};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -42,7 +42,7 @@ async fn follow_up(input: Input, task: &Task, services: &Services) -> Result<Out
     }
     let user = require::user(user_id, services).await?;
     let Some(conversation_id) = conversations::active(services, user_id).await? else {
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "No active conversation" })));
+        return Ok(skipped("No active conversation"));
     };
 
     let name = user.first_name.as_deref().unwrap_or("there");

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::events::{self, About, NewEvent};
 use super::store::intros::{self, Intro};
 use super::store::users::User;
+use super::{require, skipped};
 use crate::clients::{Mail, MailError, Mailer};
 use crate::handler::{Handler, Outcome};
 use crate::queue::{NewTask, Task};
@@ -56,8 +56,7 @@ async fn introduce(input: Input, task: &Task, services: &Services) -> Result<Out
     let intro_id = require::field(input.intro_opportunity_id.or(task.context_id), "introOpportunityId")?;
     let intro = require::found(intros::find(services, intro_id).await?, "Introduction", intro_id)?;
     if !intro.is_open() {
-        let reason = format!("Introduction is {}", intro.status);
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": reason })));
+        return Ok(skipped(format!("Introduction is {}", intro.status)));
     }
     let connector_id = connector(&input, &intro, task)?;
     let connector = require::user(connector_id, services).await?;
