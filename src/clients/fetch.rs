@@ -10,8 +10,6 @@ use super::ClientError;
 use super::guard::{Forbidden, Guard, check_url, guarded};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A server that sends nothing for so long has gone.
-const SILENCE: Duration = Duration::from_mins(1);
 /// The largest answer, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
@@ -38,11 +36,11 @@ pub(crate) enum FetchError {
 }
 
 /// A client that goes where it is told and nowhere else: no redirects, no proxy from the environment, no forbidden address.
+/// How long a server may be silent is left to the limit of each request: a language model thinks before it says a word.
 pub(super) fn client() -> Result<Client, ClientError> {
     guarded(Guard::new())
         .no_proxy()
         .connect_timeout(CONNECT_WITHIN)
-        .read_timeout(SILENCE)
         .user_agent(concat!("task-processor/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| ClientError::Http(crate::telemetry::chain(&error)))
@@ -76,9 +74,6 @@ pub(crate) async fn read_body(mut response: Response, most: usize) -> Result<Vec
 }
 
 fn unreachable(error: reqwest::Error) -> FetchError {
-    if error.is_timeout() && !error.is_connect() {
-        return FetchError::Slow(SILENCE);
-    }
     FetchError::Unreachable(crate::telemetry::chain(&error.without_url()))
 }
 
@@ -118,6 +113,26 @@ mod tests {
         let error = fetch(client().unwrap().get(url), limit).await.expect_err("never complete");
         assert!(matches!(error, FetchError::Slow(_)), "{error:?}");
         assert!(dripping.await.unwrap() > 3, "it was sending all the time");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_thinks_before_it_answers_has_all_of_the_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thinking = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            // Only the clock goes on.
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(119)).await;
+            tokio::time::resume();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell").await.unwrap();
+            stream
+        });
+        let request = client().unwrap().get(url);
+        let fetched = fetch(request, Duration::from_mins(2)).await.expect("an answer");
+        assert_eq!(fetched.body, b"well");
+        drop(thinking.await.unwrap());
     }
 
     fn after(text: &str) -> Option<Duration> {

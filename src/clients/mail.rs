@@ -2,25 +2,41 @@
 
 use std::time::Duration;
 
+use lettre::Message;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
-use lettre::transport::smtp;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::{self, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use secrecy::ExposeSecret;
+use tokio::time::timeout;
+use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
 use super::ClientError;
 use crate::config::SmtpConfig;
 
-/// For each step of the conversation with the server.
-const STEP_WITHIN: Duration = Duration::from_secs(20);
-/// For all of it.
+/// For the connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
+/// For all of the conversation with the server, until it has taken the mail.
 const SENT_WITHIN: Duration = Duration::from_mins(1);
+/// For the goodbye afterwards.
+const LEFT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A mail server.
 pub struct Mailer {
     from: Mailbox,
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    server: Server,
+}
+
+/// Where mails go, and how.
+struct Server {
+    host: String,
+    port: u16,
+    tls: Tls,
+    hello: ClientId,
+    credentials: Option<Credentials>,
 }
 
 /// A mail in plain text.
@@ -58,18 +74,19 @@ impl Mailer {
         let from =
             config.from.parse().map_err(|_| ClientError::Mail("MAIL_FROM is no address".to_owned()))?;
         // The parser's own message might quote the URL, which holds a password.
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(config.url.expose_secret())
-            .map_err(|_| ClientError::Mail("SMTP_URL is not understood".to_owned()))?
-            .timeout(Some(STEP_WITHIN))
-            .build();
-        Ok(Self { from, transport })
+        let server = Server::at(config.url.expose_secret())
+            .ok_or_else(|| ClientError::Mail("SMTP_URL is not understood".to_owned()))?;
+        Ok(Self { from, server })
     }
 
     /// Sends one mail. The server may have taken it even where this fails.
     pub async fn send(&self, mail: Mail<'_>) -> Result<(), MailError> {
         let message = self.message(mail)?;
-        match tokio::time::timeout(SENT_WITHIN, self.transport.send(message)).await {
-            Ok(Ok(_)) => Ok(()),
+        match timeout(SENT_WITHIN, self.server.take(&message)).await {
+            Ok(Ok(connection)) => {
+                leave(connection);
+                Ok(())
+            }
             Ok(Err(error)) => Err(sort(&error)),
             Err(_) => Err(MailError::Failed(format!("no end within {} s", SENT_WITHIN.as_secs()))),
         }
@@ -87,6 +104,70 @@ impl Mailer {
             .body(mail.text.to_owned())
             .map_err(|error| MailError::Refused(error.to_string()))
     }
+}
+
+impl Server {
+    /// `smtp` or `smtps`, user and password, host and port, the name we go by as path, `tls=required` or `opportunistic`.
+    fn at(url: &str) -> Option<Self> {
+        let url = Url::parse(url).ok()?;
+        let host = url.host_str()?.to_owned();
+        let wanted = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+        let tls = || TlsParameters::new(host.clone()).ok();
+        let (port, tls) = match (url.scheme(), wanted.as_deref()) {
+            ("smtps", _) => (SUBMISSIONS_PORT, Tls::Wrapper(tls()?)),
+            ("smtp", Some("required")) => (SUBMISSION_PORT, Tls::Required(tls()?)),
+            ("smtp", Some("opportunistic")) => (SUBMISSION_PORT, Tls::Opportunistic(tls()?)),
+            ("smtp", None) => (SMTP_PORT, Tls::None),
+            _ => return None,
+        };
+        let hello = match url.path().trim_matches('/') {
+            "" => ClientId::default(),
+            name => ClientId::Domain(name.to_owned()),
+        };
+        let credentials =
+            url.password().map(|password| Credentials::new(unquoted(url.username()), unquoted(password)));
+        Some(Self { port: url.port().unwrap_or(port), host, tls, hello, credentials })
+    }
+
+    /// The connection on which the mail was taken.
+    async fn take(&self, message: &Message) -> Result<AsyncSmtpConnection, smtp::Error> {
+        let mut connection = self.connect().await?;
+        connection.send(message.envelope(), &message.formatted()).await?;
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, smtp::Error> {
+        let (address, limit) = ((self.host.as_str(), self.port), Some(CONNECTED_WITHIN));
+        let wrapper = match &self.tls {
+            Tls::Wrapper(tls) => Some(tls.clone()),
+            _ => None,
+        };
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, limit, &self.hello, wrapper, None).await?;
+        match &self.tls {
+            Tls::Required(tls) => connection.starttls(tls.clone(), &self.hello).await?,
+            Tls::Opportunistic(tls) if connection.can_starttls() => {
+                connection.starttls(tls.clone(), &self.hello).await?;
+            }
+            _ => {}
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+}
+
+/// Says goodbye without anybody waiting for it. The server has taken the mail: were its answer to this the end of sending,
+/// one that gives none would be sent the mail again.
+fn leave(mut connection: AsyncSmtpConnection) {
+    tokio::spawn(async move { timeout(LEFT_WITHIN, connection.quit()).await });
+}
+
+/// A part of a URL as it was before it was quoted. Unlike a URL, a form has a use for `+`, `&` and `=`.
+fn unquoted(part: &str) -> String {
+    let part = part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(part.as_bytes()).map(|(text, _)| text).collect()
 }
 
 /// A lasting refusal that is about us (530 to 538: authentication) may be over once an operator has mended it.

@@ -118,10 +118,13 @@ impl DbError {
         }
     }
 
-    /// The values were refused, not the statement: another value would have done.
+    /// The values were refused, not the statement: another value would have done. A row that one of them refers to and
+    /// that is not there is something else: it may come.
     #[must_use]
     pub fn is_content(&self) -> bool {
-        self.sqlstate().is_some_and(|state| matches!(&state.code()[..2], "22" | "23" | "54"))
+        self.sqlstate().is_some_and(|state| {
+            matches!(&state.code()[..2], "22" | "23" | "54") && *state != SqlState::FOREIGN_KEY_VIOLATION
+        })
     }
 
     /// The statement was refused whatever its values: a grant, a table or a column is missing.

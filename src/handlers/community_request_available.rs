@@ -4,10 +4,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::community;
 use super::store::experts::{self, Record};
 use super::store::priorities::{self, NewPriority, Placing};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -49,15 +49,15 @@ async fn offer(input: Input, task: &Task, services: &Services) -> Result<Outcome
         item_id: request_id,
         placing: place(matching, &record),
     };
-    Ok(Outcome::complete(match priorities::add(services, &priority).await? {
-        Some(placing) => json!({
-            "requestId": request_id,
-            "priorityRank": placing.rank,
-            "valueScore": placing.score,
-            "matchingExpertise": matching,
-        }),
-        None => json!({ "skipped": true, "reason": "Priority already exists" }),
-    }))
+    let Some(placing) = priorities::add(services, &priority).await? else {
+        return Ok(skipped("Priority already exists"));
+    };
+    Ok(Outcome::complete(json!({
+        "requestId": request_id,
+        "priorityRank": placing.rank,
+        "valueScore": placing.score,
+        "matchingExpertise": matching,
+    })))
 }
 
 /// How much of what is needed the user knows about, whatever the case.

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::priorities::{self, NewPriority, Placing};
 use super::store::responses;
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -46,12 +46,12 @@ async fn offer(input: &Input, task: &Task, services: &Services) -> Result<Outcom
         item_id: response_id,
         placing: PLACING,
     };
-    Ok(Outcome::complete(match priorities::add(services, &priority).await? {
-        Some(placing) => json!({
-            "responseId": response_id,
-            "priorityRank": placing.rank,
-            "valueScore": placing.score,
-        }),
-        None => json!({ "skipped": true, "reason": "Priority already exists" }),
-    }))
+    let Some(placing) = priorities::add(services, &priority).await? else {
+        return Ok(skipped("Priority already exists"));
+    };
+    Ok(Outcome::complete(json!({
+        "responseId": response_id,
+        "priorityRank": placing.rank,
+        "valueScore": placing.score,
+    })))
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::store::conversations::{self, Line, Summary};
-use super::{ask, require};
+use super::{ask, require, skipped};
 use crate::clients::Question;
 use crate::handler::{Handler, Outcome};
 use crate::queue::{Task, Usage};
@@ -42,10 +42,7 @@ impl Handler for CreateConversationSummary {
     async fn run(&self, input: Input, task: Task, services: Services) -> Outcome {
         let mut usage = None;
         let outcome: Outcome = summarise(&input, &task, &services, &mut usage).await.into();
-        match usage {
-            Some(usage) => outcome.with_usage(usage),
-            None => outcome,
-        }
+        outcome.with_usage(usage)
     }
 }
 
@@ -113,8 +110,4 @@ fn shorten(text: &str) -> String {
             format!("{} …", words.join(" "))
         }
     }
-}
-
-fn skipped(reason: &str) -> Outcome {
-    Outcome::complete(json!({ "skipped": true, "reason": reason }))
 }

@@ -13,8 +13,8 @@ use crate::services::Services;
 pub(super) struct Echo;
 
 /// How to misbehave; everything else in the input is ignored and returned.
-#[derive(Deserialize)]
-pub(super) struct Input {
+#[derive(Default, Deserialize)]
+struct Told {
     /// Wait this long first.
     #[serde(default)]
     sleep_ms: u64,
@@ -43,30 +43,37 @@ pub(super) struct Input {
 
 impl Handler for Echo {
     const TASK_TYPE: &'static str = "echo";
-    type Input = Input;
+    type Input = Value;
 
-    async fn run(&self, input: Input, task: Task, _services: Services) -> Outcome {
-        if input.sleep_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(input.sleep_ms)).await;
+    async fn run(&self, input: Value, task: Task, _services: Services) -> Outcome {
+        let told: Told = match &input {
+            Value::Object(_) => match serde_path_to_error::deserialize(&input) {
+                Ok(told) => told,
+                Err(error) => return Outcome::fail(format!("context_json: {error}")),
+            },
+            _ => Told::default(),
+        };
+        if told.sleep_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(told.sleep_ms)).await;
         }
-        if input.block_ms > 0 {
-            std::thread::sleep(Duration::from_millis(input.block_ms));
+        if told.block_ms > 0 {
+            std::thread::sleep(Duration::from_millis(told.block_ms));
         }
-        if input.abort {
+        if told.abort {
             std::process::abort();
         }
-        assert!(!input.panic, "told to panic");
-        if input.snooze_ms > 0 && task.attempt == 1 {
-            return Outcome::snooze(Duration::from_millis(input.snooze_ms), "told to snooze");
+        assert!(!told.panic, "told to panic");
+        if told.snooze_ms > 0 && task.attempt == 1 {
+            return Outcome::snooze(Duration::from_millis(told.snooze_ms), "told to snooze");
         }
-        if input.cancel {
+        if told.cancel {
             return Outcome::cancel("told to cancel");
         }
-        if task.retry_count < input.fail_times {
-            return Outcome::retry(format!("told to fail {} times", input.fail_times));
+        if task.retry_count < told.fail_times {
+            return Outcome::retry(format!("told to fail {} times", told.fail_times));
         }
-        match input.fail_permanently {
-            Value::Null | Value::Bool(false) => Outcome::complete(task.context),
+        match told.fail_permanently {
+            Value::Null | Value::Bool(false) => Outcome::complete(input),
             Value::String(message) => Outcome::fail(message),
             _ => Outcome::fail("told to fail for good"),
         }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::hand_over::{self, Recipient};
-use super::require;
 use super::store::intros::{self, Intro};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::Services;
@@ -65,13 +65,12 @@ async fn pass_on(
 async fn check(input: &Input, task: &Task, services: &Services) -> Result<Outcome, Outcome> {
     let id = require::field(input.intro_id.or(task.context_id), "introId")?;
     let intro = require::found(intros::find(services, id).await?, "Introduction", id)?;
-    if intro.completed_at.is_some() || intro.status == "completed" {
+    if intro.status == "completed" {
         intros::close(services, id).await?;
         return Ok(Outcome::complete(json!({ "introId": id, "closed": true, "status": "completed" })));
     }
     if !intro.is_open() {
-        let reason = format!("Introduction is {}", intro.status);
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": reason })));
+        return Ok(skipped(format!("Introduction is {}", intro.status)));
     }
     let user_id = intro.connector_id.or(task.user_id).ok_or_else(|| {
         Outcome::fail("connector_user_id is missing: the introduction must name a connector")

@@ -21,7 +21,9 @@ mod store;
 mod update_user_profile;
 mod verify_user;
 
-use crate::handler::Registry;
+use serde_json::json;
+
+use crate::handler::{Outcome, Registry};
 
 /// All built-in handlers. To add one: its file beside this one, and its line here.
 #[must_use]
@@ -43,4 +45,9 @@ pub fn all() -> Registry {
         .with(solution_workflow_timeout::SolutionWorkflowTimeout)
         .with(update_user_profile::UpdateUserProfile)
         .with(verify_user::VerifyUser)
+}
+
+/// The success of a task that has found nothing to do.
+fn skipped(reason: impl Into<String>) -> Outcome {
+    Outcome::complete(json!({ "skipped": true, "reason": reason.into() }))
 }

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::priorities::{self, NewPriority, Placing};
 use super::store::responses;
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -48,7 +48,7 @@ async fn notify(input: &Input, task: &Task, services: &Services) -> Result<Outco
         placing: PLACING,
     };
     let Some(placing) = priorities::add(services, &priority).await? else {
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "Notification already exists" })));
+        return Ok(skipped("Notification already exists"));
     };
     responses::close_loop(services, response_id, input.impact_description.as_deref()).await?;
     Ok(Outcome::complete(json!({

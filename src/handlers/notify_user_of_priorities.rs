@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::hand_over::{self, Recipient};
-use super::require;
 use super::store::priorities;
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::Services;
@@ -45,7 +45,7 @@ async fn notify(input: &Input, task: &Task, services: &Services) -> Result<Outco
             priorities::retire(services, user_id).await?;
             let active = priorities::active(services, user_id, MAX_PRIORITIES).await?;
             if active.is_empty() && !says_something(input) {
-                return Ok(Outcome::complete(json!({ "skipped": true, "reason": "No active priorities" })));
+                return Ok(skipped("No active priorities"));
             }
             let finding = finding(input, task, &active);
             let recipient = Recipient { user_id, conversation_id: input.conversation_id };

@@ -80,15 +80,17 @@ async fn put(input: Input, task: &Task, services: &Services) -> Result<Outcome, 
             create(&asked, services).await?
         }
     };
-    if experts.is_empty() {
+    let about = About::CommunityRequest(asked.request_id);
+    let event = if experts.is_empty() {
         let payload = asked.event(json!({ "expertiseNeeded": asked.expertise_needed }));
-        publish(task, "no_experts", "community.no_experts_found", &asked, payload, services).await?;
+        NewEvent::of(task, "no_experts", "community.no_experts_found", about, payload)
     } else {
         let tasks: Vec<NewTask> = experts.iter().map(|expert| asked.task_for(*expert)).collect();
         services.queue().enqueue(&tasks).await?;
         let payload = asked.event(json!({ "expertsNotified": experts.len(), "expertUserIds": experts }));
-        publish(task, "routed", "community.request_routed", &asked, payload, services).await?;
-    }
+        NewEvent::of(task, "routed", "community.request_routed", about, payload)
+    };
+    events::publish(services, &event).await?;
     Ok(Outcome::complete(json!({
         "requestId": asked.request_id,
         "expertsNotified": experts.len(),
@@ -138,6 +140,9 @@ async fn attach(
 
 /// Makes the request, and answers who is to be asked.
 async fn create(asked: &Asked, services: &Services) -> Result<Vec<Uuid>, Outcome> {
+    if let Some(user_id) = asked.user_id {
+        require::user(user_id, services).await?;
+    }
     let needed = &asked.expertise_needed;
     let experts = experts::matching(services, needed, asked.user_id, MAX_EXPERTS).await?;
     let request = NewRequest {
@@ -157,19 +162,6 @@ async fn create(asked: &Asked, services: &Services) -> Result<Vec<Uuid>, Outcome
     };
     community::insert(services, &request).await?;
     Ok(experts)
-}
-
-#[expect(clippy::too_many_arguments, reason = "an event is all of this")]
-async fn publish(
-    task: &Task,
-    effect: &str,
-    event_type: &'static str,
-    asked: &Asked,
-    payload: Value,
-    services: &Services,
-) -> Result<(), Outcome> {
-    let about = About::CommunityRequest(asked.request_id);
-    Ok(events::publish(services, &NewEvent::of(task, effect, event_type, about, payload)).await?)
 }
 
 impl Asked {

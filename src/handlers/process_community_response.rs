@@ -47,6 +47,13 @@ struct Score {
     impact: String,
 }
 
+impl Score {
+    /// What it earns the expert.
+    fn credits(&self) -> Option<i32> {
+        (self.usefulness >= USEFUL).then(|| 15 + 10 * (self.usefulness - USEFUL))
+    }
+}
+
 impl Handler for ProcessCommunityResponse {
     const TASK_TYPE: &'static str = "process_community_response";
     type Input = Input;
@@ -54,10 +61,7 @@ impl Handler for ProcessCommunityResponse {
     async fn run(&self, input: Input, task: Task, services: Services) -> Outcome {
         let mut usage = None;
         let outcome: Outcome = process(&input, &task, &services, &mut usage).await.into();
-        match usage {
-            Some(usage) => outcome.with_usage(usage),
-            None => outcome,
-        }
+        outcome.with_usage(usage)
     }
 }
 
@@ -74,29 +78,13 @@ async fn process(
         .ok_or_else(|| Outcome::fail("context_id is missing: this task must name a solution workflow"))?;
     let workflow = workflows::find(services, workflow_id).await?;
     let workflow = require::found(workflow, "Solution workflow", workflow_id)?;
-    let response = responses::find(services, response_id).await?;
-    let response = require::found(response, "Community response", response_id)?;
+    let response = response(response_id, services).await?;
     let request = community::find(services, request_id).await?;
     let request = require::found(request, "Community request", request_id)?;
 
-    let score = match response.usefulness {
-        // By an earlier run of this task, or by somebody else: a judgement stands.
-        Some(usefulness) => {
-            Score { usefulness: usefulness.clamp(1, 10), impact: response.impact.clone().unwrap_or_default() }
-        }
-        None => judge(&Case { workflow, request, response: &response }, task, services, usage).await?,
-    };
-    let credits = (score.usefulness >= USEFUL).then(|| 15 + 10 * (score.usefulness - USEFUL));
-    let judgement = Judgement {
-        response_id,
-        workflow_id,
-        credit_id: effect_key(task.id, "credit"),
-        usefulness: score.usefulness,
-        impact: &score.impact,
-        credits,
-    };
-    responses::judge(services, &judgement).await?;
-    if let Some(credits) = credits {
+    let mut case = Case { response_id, workflow_id, workflow, request, response };
+    let score = settle(&mut case, task, services, usage).await?;
+    if let Some(credits) = score.credits() {
         let context = json!({
             "responseId": response_id,
             "requestId": request_id,
@@ -104,25 +92,61 @@ async fn process(
             "creditsAwarded": credits,
             "usefulnessScore": score.usefulness,
         });
-        services.queue().enqueue_one(news(response_id, response.expert_id, context)).await?;
+        services.queue().enqueue_one(news(response_id, case.response.expert_id, context)).await?;
     }
     Ok(Outcome::complete(json!({
         "responseId": response_id,
         "usefulnessScore": score.usefulness,
-        "creditsAwarded": credits.is_some(),
+        "creditsAwarded": score.credits().is_some(),
         "impactDescription": score.impact,
     })))
 }
 
-/// What there is to judge by.
-struct Case<'a> {
+/// An answer, and what there is to judge it by.
+struct Case {
+    response_id: Uuid,
+    workflow_id: Uuid,
     workflow: Workflow,
     request: Request,
-    response: &'a Response,
+    response: Response,
+}
+
+async fn response(id: Uuid, services: &Services) -> Result<Response, Outcome> {
+    require::found(responses::find(services, id).await?, "Community response", id)
+}
+
+/// Writes a judgement down with all that follows from it. Answers the one that stands: an earlier run of this task, or
+/// somebody else, may have judged the answer.
+async fn settle(
+    case: &mut Case,
+    task: &Task,
+    services: &Services,
+    usage: &mut Option<Usage>,
+) -> Result<Score, Outcome> {
+    for _ in 0..2 {
+        let impact = case.response.impact.clone().unwrap_or_default();
+        let score = match case.response.usefulness {
+            Some(usefulness) => Score { usefulness: usefulness.clamp(1, 10), impact },
+            None => judge(case, task, services, usage).await?,
+        };
+        let judgement = Judgement {
+            response_id: case.response_id,
+            workflow_id: case.workflow_id,
+            credit_id: effect_key(task.id, "credit"),
+            usefulness: score.usefulness,
+            impact: &score.impact,
+            credits: score.credits(),
+        };
+        if responses::judge(services, &judgement).await? {
+            return Ok(score);
+        }
+        case.response = response(case.response_id, services).await?;
+    }
+    Err(Outcome::retry(format!("Community response {} takes no judgement", case.response_id)))
 }
 
 async fn judge(
-    case: &Case<'_>,
+    case: &Case,
     task: &Task,
     services: &Services,
     usage: &mut Option<Usage>,

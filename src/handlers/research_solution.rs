@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::events::{self, About, NewEvent};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::Services;
@@ -47,7 +47,7 @@ async fn publish(input: Input, task: &Task, services: &Services) -> Result<Outco
     if let Some(cause) = cause
         && events::is_research_published_by_task(services, cause).await?
     {
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "already published" })));
+        return Ok(skipped("already published"));
     }
 
     let urgency = input.urgency.filter(|text| !text.is_empty());

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::require;
 use super::store::events::{self, About, NewEvent};
 use super::store::intros::{self, Intro};
 use super::store::users::User;
+use super::{require, skipped};
 use crate::clients::{Mail, MailError, Mailer};
 use crate::handler::{Handler, Outcome};
 use crate::queue::{NewTask, Task};
@@ -39,7 +39,8 @@ struct Letter {
     to: String,
     intro_email: String,
     subject: String,
-    text: String,
+    /// The mail up to where it names `intro_email`.
+    opening: String,
 }
 
 impl Handler for SendIntroduction {
@@ -55,14 +56,15 @@ async fn introduce(input: Input, task: &Task, services: &Services) -> Result<Out
     let intro_id = require::field(input.intro_opportunity_id.or(task.context_id), "introOpportunityId")?;
     let intro = require::found(intros::find(services, intro_id).await?, "Introduction", intro_id)?;
     if !intro.is_open() {
-        let reason = format!("Introduction is {}", intro.status);
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": reason })));
+        return Ok(skipped(format!("Introduction is {}", intro.status)));
     }
     let connector_id = connector(&input, &intro, task)?;
     let connector = require::user(connector_id, services).await?;
-    let letter = compose(input, &intro, (intro_id, connector_id), &connector, task, services)?;
+    let mut letter = compose(input, &intro, (intro_id, connector_id), &connector, task, services)?;
 
-    intros::schedule(services, intro_id, &letter.intro_email).await?;
+    // Another task may have given it an address meanwhile.
+    let intro_email = intros::schedule(services, intro_id, &letter.intro_email).await?;
+    letter.intro_email = require::found(intro_email, "Introduction", intro_id)?;
     let event_id = match services.mailer() {
         Some(mailer) => {
             send(&letter, mailer, task, services).await?;
@@ -111,17 +113,26 @@ fn compose(
     let unique = effect_key(task.id, "intro_email").simple();
     let intro_email =
         intro.email.clone().unwrap_or_else(|| format!("intro-{unique}@{}", services.intro_domain()));
-    let text = format!(
-        "Hi {name},\n\nthank you for being open to introducing {prospect}{} to {innovator}.\n\n\
-         When you write to them, please put {intro_email} in copy, so that we know it has happened.\n\n\
-         No pressure: if it no longer suits you, just answer this mail.\n",
+    let opening = format!(
+        "Hi {name},\n\nthank you for being open to introducing {prospect}{} to {innovator}.",
         company.unwrap_or_default()
     );
     let subject = format!("Introduction: {prospect} and {innovator}");
-    Ok(Letter { intro_id, connector_id, to, intro_email, subject, text })
+    Ok(Letter { intro_id, connector_id, to, intro_email, subject, opening })
 }
 
-/// Once it is known to be sent it is not sent again. A process that dies in between sends it twice, under one Message-ID.
+impl Letter {
+    fn text(&self) -> String {
+        format!(
+            "{}\n\nWhen you write to them, please put {} in copy, so that we know it has happened.\n\n\
+             No pressure: if it no longer suits you, just answer this mail.\n",
+            self.opening, self.intro_email
+        )
+    }
+}
+
+/// Once it is known to be sent it is not sent again. A process that dies in between sends it twice, under one Message-ID,
+/// and so does a server that takes it and does not say so in time.
 async fn send(letter: &Letter, mailer: &Mailer, task: &Task, services: &Services) -> Result<(), Outcome> {
     const EFFECT: &str = "sent";
     if events::find(services, effect_key(task.id, EFFECT)).await?.is_some() {
@@ -132,7 +143,7 @@ async fn send(letter: &Letter, mailer: &Mailer, task: &Task, services: &Services
         to: &letter.to,
         reply_to: &letter.intro_email,
         subject: &letter.subject,
-        text: &letter.text,
+        text: &letter.text(),
     };
     mailer.send(mail).await.map_err(|error| match error {
         MailError::Failed(_) => Outcome::retry(error),
@@ -157,7 +168,7 @@ async fn leave_to_others(letter: &Letter, task: &Task, services: &Services) -> R
         "to": letter.to,
         "replyTo": letter.intro_email,
         "subject": letter.subject,
-        "text": letter.text,
+        "text": letter.text(),
     });
     let about = About::IntroOpportunity(letter.intro_id);
     let event = NewEvent::of(task, "event", "intro.email_requested", about, payload);

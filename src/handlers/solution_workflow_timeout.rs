@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::hand_over::{self, Recipient};
-use super::require;
 use super::store::events::{self, About, NewEvent};
 use super::store::workflows::{self, Workflow};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -70,8 +70,7 @@ async fn conclude(input: &Input, task: &Task, services: &Services) -> Result<Out
     let findings = match published {
         Some((_, payload)) => payload["findings"].clone(),
         None if workflow.status != "in_progress" => {
-            let reason = format!("Workflow is already {}", workflow.status);
-            return Ok(Outcome::complete(json!({ "skipped": true, "reason": reason })));
+            return Ok(skipped(format!("Workflow is already {}", workflow.status)));
         }
         None => {
             let findings = evaluate(&workflow);

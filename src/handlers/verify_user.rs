@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use super::require;
 use super::store::events::{self, About, NewEvent};
 use super::store::verification::{self, Identity, Standing};
+use super::{require, skipped};
 use crate::handler::{Handler, Outcome};
 use crate::queue::Task;
 use crate::services::{Services, effect_key};
@@ -39,7 +39,7 @@ async fn verify(input: Input, task: &Task, services: &Services) -> Result<Outcom
     const EFFECT: &str = "event";
     let user_id = require::user_id(task)?;
     let email = require::optional_text(input.email, "email", 255)?;
-    let linkedin_url = require::optional_text(input.linkedin_url, "linkedin_url", 255)?;
+    let linkedin_url = require::optional_text(input.linkedin_url, "linkedin_url", 500)?;
     let kind = input.verification_type.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("manual");
     let identity = Identity {
         email: email.as_deref(),
@@ -50,7 +50,7 @@ async fn verify(input: Input, task: &Task, services: &Services) -> Result<Outcom
 
     let published = events::find(services, effect_key(task.id, EFFECT)).await?;
     if published.is_none() && require::user(user_id, services).await?.verified {
-        return Ok(Outcome::complete(json!({ "skipped": true, "reason": "User already verified" })));
+        return Ok(skipped("User already verified"));
     }
     let standing = verification::record(services, user_id, &identity).await?;
     let standing = standing.ok_or_else(|| require::user_not_found(user_id))?;

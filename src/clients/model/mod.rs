@@ -58,8 +58,8 @@ pub enum ModelError {
         /// What the server asked for.
         retry_after: Option<Duration>,
     },
-    /// The key is not accepted.
-    #[error("the language model refused LLM_API_KEY (HTTP {0})")]
+    /// The key is not accepted, or its account has no credit. An operator can mend that.
+    #[error("the language model refused LLM_API_KEY or its account (HTTP {0})")]
     Denied(u16),
     /// It will not answer this, ever.
     #[error("the language model refused the request (HTTP {0})")]
@@ -128,7 +128,7 @@ fn check_status(fetched: &Fetched) -> Result<(), ModelError> {
     match fetched.status {
         200..=299 => Ok(()),
         status @ (408 | 429 | 500..) => Err(ModelError::Busy { status, retry_after: fetched.retry_after }),
-        status @ (401 | 403) => Err(ModelError::Denied(status)),
+        status @ (401..=403) => Err(ModelError::Denied(status)),
         status => Err(ModelError::Refused(status)),
     }
 }

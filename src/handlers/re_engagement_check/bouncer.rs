@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{Input, message_id, tell_agent};
 use crate::handler::Outcome;
-use crate::handlers::require;
 use crate::handlers::store::{conversations, messages};
+use crate::handlers::{require, skipped};
 use crate::queue::{NewTask, Task};
 use crate::services::Services;
 
@@ -77,10 +77,6 @@ fn next_check(task: &Task, attempt_count: i64) -> NewTask {
     next.created_by = Some("task_processor".to_owned());
     next.unique_key = Some(format!("re_engagement_check:{}", task.id));
     next
-}
-
-fn skipped(reason: &str) -> Outcome {
-    Outcome::complete(json!({ "skipped": true, "reason": reason }))
 }
 
 fn paused(attempt_count: i64) -> Outcome {

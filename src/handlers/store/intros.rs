@@ -63,14 +63,20 @@ pub(in crate::handlers) async fn close(services: &Services, id: Uuid) -> Result<
     Ok(())
 }
 
-/// Gives an introduction its address and its date, unless it has them.
-pub(in crate::handlers) async fn schedule(services: &Services, id: Uuid, email: &str) -> Result<(), DbError> {
+/// Gives an introduction its address and its date, unless it has them. Answers the address that it has, if there is such
+/// an introduction.
+pub(in crate::handlers) async fn schedule(
+    services: &Services,
+    id: Uuid,
+    email: &str,
+) -> Result<Option<String>, DbError> {
     let sql = "
         update intro_opportunities
         set intro_email = coalesce(nullif(intro_email, ''), $2),
             intro_scheduled_at = coalesce(intro_scheduled_at, clock_timestamp()),
             updated_at = clock_timestamp()
-        where id = $1 and (intro_email is null or intro_email = '' or intro_scheduled_at is null)";
-    services.query(sql, &[(&id, Type::UUID), (&email, Type::TEXT)]).await?;
-    Ok(())
+        where id = $1
+        returning intro_email";
+    let rows = services.query(sql, &[(&id, Type::UUID), (&email, Type::TEXT)]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
 }

@@ -1,7 +1,8 @@
--- As JSON where the customer's migrations have renamed a column: a prospect has one name or two.
+-- As JSON where the customer's migrations have renamed a column: a prospect has one name or two. What was made is completed,
+-- whatever its status still says.
 select
     connector_user_id,
-    coalesce(status, 'open')::text as status,
+    case when intro_completed_at is null then coalesce(status, 'open') else 'completed' end::text as status,
     coalesce(
         nullif(to_jsonb(intro) ->> 'prospect_name', ''),
         nullif(concat_ws(' ', to_jsonb(intro) ->> 'first_name', to_jsonb(intro) ->> 'last_name'), '')

@@ -25,6 +25,16 @@ pub(in crate::handlers) async fn send(
     insert(services, role, "outbound", message).await
 }
 
+/// The conversation that a message was added to, if it was.
+pub(in crate::handlers) async fn conversation_of(
+    services: &Services,
+    id: Uuid,
+) -> Result<Option<Uuid>, DbError> {
+    let rows =
+        services.query("select conversation_id from messages where id = $1", &[(&id, Type::UUID)]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+}
+
 /// Leaves a message for the conversation's agent. It is inbound, or the user would get it as a text.
 pub(in crate::handlers) async fn tell_agent(
     services: &Services,

@@ -83,15 +83,19 @@ impl Cell {
     }
 }
 
-/// Sets one column of a user. Answers whether there is such a user.
+/// Sets one column of a user. Answers whether there is such a user. That one address was proven says nothing of another.
 pub(in crate::handlers) async fn set(
     services: &Services,
     user_id: Uuid,
     column: &Column,
     cell: &Cell,
 ) -> Result<bool, DbError> {
+    let proof = match column.name {
+        "email" => "email_verified = email_verified and email is not distinct from $2,",
+        _ => "",
+    };
     let sql = format!(
-        "update users set {} = $2, updated_at = clock_timestamp() where id = $1 returning id",
+        "update users set {} = $2, {proof} updated_at = clock_timestamp() where id = $1 returning id",
         column.name
     );
     let rows = services.query(&sql, &[(&user_id, Type::UUID), cell.param()]).await?;

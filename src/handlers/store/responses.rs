@@ -43,12 +43,13 @@ pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<O
     }))
 }
 
-/// Writes a judgement down, rewards the expert and tells the workflow: all or nothing, and each once.
+/// Writes a judgement down, rewards the expert and tells the workflow: all or nothing, and each once. Answers whether it
+/// is the judgement that stands.
 pub(in crate::handlers) async fn judge(
     services: &Services,
     judgement: &Judgement<'_>,
-) -> Result<(), DbError> {
-    services
+) -> Result<bool, DbError> {
+    let rows = services
         .query(
             include_str!("responses_judge.sql"),
             &[
@@ -61,7 +62,7 @@ pub(in crate::handlers) async fn judge(
             ],
         )
         .await?;
-    Ok(())
+    Ok(!rows.is_empty())
 }
 
 /// Writes down that the expert is told what the answer has led to.

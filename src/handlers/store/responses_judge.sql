@@ -1,8 +1,12 @@
 -- Writes down what an expert's answer was worth ($4, 1 to 10), gives the expert $6 credits if that is not null, and adds
 -- the insight to the workflow that asked. One statement: an attempt that is cut off has done all of it or nothing.
+-- Answers no row where another score stands: of two tasks that judge one answer the first decides.
 -- The table of credits has no `created_by`, whatever the original's statement says.
 with answer as (
-    select id, user_id, response_text, status from community_responses where id = $1 for update
+    select id, user_id, response_text, status
+    from community_responses
+    where id = $1 and (usefulness_score is null or least(greatest(usefulness_score, 1), 10) = $4)
+    for update
 ), credit as (
     insert into credit_events (
         id, user_id, event_type, amount, reference_type, reference_id, idempotency_key, description, processed
@@ -41,3 +45,4 @@ set usefulness_score = $4,
 from answer
 left join credit on true
 where response.id = answer.id
+returning response.id

@@ -15,7 +15,7 @@ pub(in crate::handlers) struct Workflow {
     pub(in crate::handlers) matched_innovators: Vec<Value>,
     /// `{responseId, expertId, summary, usefulnessScore, evaluatedAt}` each.
     pub(in crate::handlers) insights: Vec<Value>,
-    pub(in crate::handlers) expert_recommendations: Option<Value>,
+    pub(in crate::handlers) expert_recommendations: Vec<Value>,
 }
 
 pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<Option<Workflow>, DbError> {
@@ -39,7 +39,7 @@ pub(in crate::handlers) async fn find(services: &Services, id: Uuid) -> Result<O
         status: row.try_get("status")?,
         matched_innovators: list("matched_innovators")?,
         insights: list("community_insights")?,
-        expert_recommendations: row.try_get("expert_recommendations")?,
+        expert_recommendations: list("expert_recommendations")?,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! The mail server: what is sent, and what its refusals mean.
 
+use base64::Engine;
 use task_processor::clients::{Clients, Mail, MailError};
 use task_processor::config::Config;
 use uuid::Uuid;
@@ -46,6 +47,25 @@ async fn a_lasting_refusal_is_told_from_one_that_may_pass() {
         assert_eq!(matches!(error, MailError::Refused(_)), lasting, "{answer}: {error}");
         assert!(server.mails().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_mail_that_was_taken_is_sent_even_if_the_server_never_answers_the_goodbye() {
+    let server = FakeSmtp::without_goodbye().await;
+    let clients = clients(&server.vars());
+    clients.mailer().expect("a mailer").send(mail("ada@example.com")).await.expect("sent");
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn user_and_password_are_sent_as_they_were_before_the_url_quoted_them() {
+    let server = FakeSmtp::start("250 ok").await;
+    let url = server.vars()[0].1.replace("smtp://", "smtp://ad%40a:a+b&c=d%25%2F%C3%BC@");
+    let clients = clients(&[("SMTP_URL", &url), ("MAIL_FROM", "a@example.com")]);
+    let error = clients.mailer().expect("a mailer").send(mail("ada@example.com")).await.expect_err("unknown");
+    assert!(matches!(error, MailError::Failed(_)), "{error}");
+    let plain = base64::engine::general_purpose::STANDARD.encode("\0ad@a\0a+b&c=d%/ü");
+    assert_eq!(server.credentials(), [format!("AUTH PLAIN {plain}")]);
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ async fn a_busy_server_says_when_to_come_back_and_other_refusals_are_told_apart(
             (Says::Status(500), busy(500, None)),
             (Says::Later(529, "3600"), busy(529, Some(3600))),
             (Says::Status(401), ModelError::Denied(401)),
+            (Says::Status(402), ModelError::Denied(402)),
             (Says::Status(403), ModelError::Denied(403)),
             (Says::Status(400), ModelError::Refused(400)),
             (Says::Status(404), ModelError::Refused(404)),

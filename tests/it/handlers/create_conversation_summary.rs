@@ -126,6 +126,30 @@ async fn without_anything_new_or_with_news_for_the_agent_only_no_model_is_needed
 }
 
 #[tokio::test]
+async fn messages_without_a_date_come_first_and_are_summarised_and_paid_for_once() {
+    in_both_shapes(async |scene, _| {
+        scene.db.execute(&messages(1, 3)).await;
+        let undated = "update messages set created_at = null where content = 'line 3.'";
+        scene.db.execute(undated).await;
+        let model = FakeModel::start([Says::Text("one"), Says::Text("two"), Says::Status(400)]).await;
+        let scene = scene.with_clients(&model.vars("anthropic"));
+        let first = task(&scene).await;
+        assert_eq!(completed(scene.run(&first).await)["lastMessageId"], id(2));
+        let material =
+            model.asked()[0].body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
+        assert!(material.contains("line 3.\nuser: line 1.\nuser: line 2."), "{material}");
+        // The last one of a summary may have lost its date, or never had one.
+        scene.db.execute(&messages(4, 4)).await;
+        scene.db.execute("update messages set created_at = null").await;
+        let second = task(&scene).await;
+        assert_eq!(completed(scene.run(&second).await)["messagesSummarised"], 2);
+        assert_eq!(model.asked().len(), 2);
+        assert_eq!(conversation(&scene).await["last_summary_message_id"], id(4));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_a_model_it_fails_for_good_and_names_the_variable() {
     in_both_shapes(async |scene, _| {
         scene.db.execute(&messages(1, 2)).await;

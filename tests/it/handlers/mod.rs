@@ -4,6 +4,7 @@ mod community_request_available;
 mod community_response_available;
 mod create_conversation_summary;
 mod customer;
+mod every_handler;
 mod intro_followup_check;
 mod notify_expert_of_impact;
 mod notify_user_of_priorities;

@@ -5,7 +5,7 @@ use task_processor::Task;
 use uuid::Uuid;
 
 use super::customer::in_both_shapes;
-use super::{Scene, USER, completed, failure};
+use super::{Scene, USER, completed, failure, retryable};
 
 const EXISTING: &str = "00000000-0000-4000-8000-0000000000d1";
 
@@ -227,6 +227,22 @@ async fn an_attempt_cut_off_anywhere_and_repeated_asks_everybody_once() {
     in_both_shapes(async |scene, _| {
         let task = task(&scene, &context()).await;
         scene.is_cut_off_anywhere(&task, &experts()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_asker_who_is_not_there_may_be_there_later() {
+    in_both_shapes(async |scene, _| {
+        let stranger = Uuid::new_v4();
+        let mut context = context();
+        context["requestingUserId"] = json!(stranger);
+        let task = task(&scene, &context).await;
+        assert_eq!(retryable(scene.run(&task).await), format!("User {stranger} not found"));
+        scene.db.execute(&format!("insert into users (id, phone_number) values ('{stranger}', '+2')")).await;
+        completed(scene.run(&task).await);
+        let asker: Uuid = scene.db.value("select requesting_user_id from community_requests").await;
+        assert_eq!(asker, stranger);
     })
     .await;
 }

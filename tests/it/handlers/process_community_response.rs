@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::customer::in_both_shapes;
 use super::{Scene, USER, completed, failure, retryable};
-use crate::support::{FakeModel, Says};
+use crate::support::{FakeModel, Says, eventually};
 
 const REQUEST: &str = "00000000-0000-4000-8000-0000000000d1";
 const RESPONSE: &str = "00000000-0000-4000-8000-0000000000e1";
@@ -156,6 +156,41 @@ async fn an_answer_that_was_judged_is_not_judged_again_and_needs_no_model() {
         assert!(outcome.usage.is_none());
         assert_eq!(completed(outcome)["usefulnessScore"], 10);
         assert_eq!(scene.db.value::<i32>("select amount from credit_events").await, 45);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_tasks_that_judge_an_answer_the_first_decides() {
+    in_both_shapes(async |scene, _| {
+        scene.db.execute(&answer()).await;
+        let model = FakeModel::start([Says::WhenTold(EIGHT)]).await;
+        let scene = scene.with_clients(&model.vars("anthropic"));
+        let task = task(&scene).await;
+        let meanwhile = async {
+            eventually("the model is asked", async || !model.asked().is_empty()).await;
+            let other =
+                "update community_responses set usefulness_score = 4, impact_description = 'Too general'";
+            scene.db.execute(other).await;
+            model.tell();
+        };
+        let (outcome, ()) = tokio::join!(scene.run(&task), meanwhile);
+        assert!(outcome.usage.is_some(), "it has cost something all the same");
+        assert_eq!(
+            completed(outcome),
+            json!({
+                "responseId": RESPONSE, "usefulnessScore": 4, "creditsAwarded": false,
+                "impactDescription": "Too general",
+            })
+        );
+        let response = "select usefulness_score, impact_description, status from community_responses";
+        assert_eq!(
+            scene.json(response).await,
+            json!([{ "usefulness_score": 4, "impact_description": "Too general", "status": "provided" }])
+        );
+        assert_eq!(scene.count("credit_events").await, 0);
+        assert_eq!(insights(&scene).await[0]["usefulnessScore"], 4);
+        assert_eq!(model.asked().len(), 1);
     })
     .await;
 }

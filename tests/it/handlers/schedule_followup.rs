@@ -72,6 +72,18 @@ async fn a_repeated_attempt_sends_nothing_more_and_answers_the_same() {
 }
 
 #[tokio::test]
+async fn a_repeated_attempt_says_what_was_sent_whatever_has_become_of_the_conversation() {
+    in_both_shapes(async |scene, _| {
+        let task = task(&scene, json!({ "reason": "the demo" })).await;
+        let first = scene.run(&task).await;
+        scene.db.execute("update conversations set status = 'paused'").await;
+        assert_eq!(scene.run(&task).await, first);
+        assert_eq!(scene.count("messages").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_an_active_conversation_it_is_skipped() {
     in_both_shapes(async |scene, _| {
         scene.db.execute("update conversations set status = 'paused'").await;

@@ -86,6 +86,21 @@ async fn the_connector_is_sent_a_mail_with_an_address_of_its_own_and_asked_a_wee
 }
 
 #[tokio::test]
+async fn a_mail_server_that_never_answers_the_goodbye_is_sent_the_mail_once() {
+    in_both_shapes(async |scene, shape| {
+        scene.db.execute(&connector(shape)).await;
+        let smtp = FakeSmtp::without_goodbye().await;
+        let scene = scene.with_clients(&smtp.vars());
+        let task = task(&scene).await;
+        for _ in 0..2 {
+            assert_eq!(completed(scene.run(&task).await)["sent"], true);
+            assert_eq!(smtp.mails().len(), 1);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_a_mail_server_the_mail_is_left_to_others_as_an_event_and_the_result_says_so() {
     in_both_shapes(async |scene, shape| {
         scene.db.execute(&connector(shape)).await;
@@ -127,9 +142,39 @@ async fn an_introduction_that_has_an_address_keeps_it() {
 }
 
 #[tokio::test]
+async fn an_address_that_another_task_has_given_it_meanwhile_is_the_one_in_the_mail() {
+    in_both_shapes(async |scene, shape| {
+        scene.db.execute(&connector(shape)).await;
+        let smtp = FakeSmtp::start("250 ok").await;
+        let scene = scene.with_clients(&smtp.vars());
+        let task = task(&scene).await;
+        scene.db.execute("begin; update intro_opportunities set intro_email = 'intro-1@example.com'").await;
+        let meanwhile = async {
+            let waits = "select exists (
+                select from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))
+            )";
+            scene.db.eventually("the task waits for the other one", waits).await;
+            scene.db.execute("commit").await;
+        };
+        let (outcome, ()) = tokio::join!(scene.run(&task), meanwhile);
+        assert_eq!(completed(outcome)["introEmail"], "intro-1@example.com");
+        let mails = smtp.mails();
+        assert!(mails[0].contains("Reply-To: intro-1@example.com"), "{}", mails[0]);
+        assert!(mails[0].contains("please put intro-1@example.com in copy"), "{}", mails[0]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_introduction_that_was_made_or_given_up_is_skipped() {
     in_both_shapes(async |scene, shape| {
         scene.db.execute(&connector(shape)).await;
+        // Nobody has told its status yet.
+        scene.db.execute("update intro_opportunities set intro_completed_at = now()").await;
+        let made = task(&scene).await;
+        let expected = json!({ "skipped": true, "reason": "Introduction is completed" });
+        assert_eq!(completed(scene.run(&made).await), expected);
+        scene.db.execute("update intro_opportunities set intro_completed_at = null").await;
         for status in ["completed", "cancelled", "rejected"] {
             scene.db.execute(&format!("update intro_opportunities set status = '{status}'")).await;
             let task = task(&scene).await;

@@ -121,6 +121,29 @@ async fn findings_too_large_for_the_customers_notification_are_cut_to_the_best()
 }
 
 #[tokio::test]
+async fn recommendations_are_one_list_of_which_those_that_fit_are_passed_on() {
+    in_both_shapes(async |scene, _| {
+        scene.db.execute(&workflow()).await;
+        for (stored, passed_on) in [
+            (json!([{ "name": "Acme" }, "x".repeat(9_000), "Bolt"]), json!([{ "name": "Acme" }, "Bolt"])),
+            (json!({ "name": "Acme" }), json!([{ "name": "Acme" }])),
+            (Value::Null, json!([])),
+        ] {
+            let sql = format!(
+                "delete from events;
+                update solution_workflows set status = 'in_progress', expert_recommendations = '{stored}'"
+            );
+            scene.db.execute(&sql).await;
+            let task = overdue(&scene).await;
+            completed(scene.run(&task).await);
+            let events = events(&scene).await;
+            assert_eq!(events[0]["payload"]["findings"]["expertRecommendations"], passed_on);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_search_that_has_ended_is_left_alone() {
     in_both_shapes(async |scene, _| {
         scene.db.execute(&workflow()).await;

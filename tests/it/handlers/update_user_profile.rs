@@ -52,6 +52,26 @@ async fn every_field_on_the_list_can_be_set_and_cleared() {
 }
 
 #[tokio::test]
+async fn that_one_address_was_proven_says_nothing_of_another() {
+    in_both_shapes_without_conversation(async |scene, _| {
+        scene.db.execute("update users set email = 'ada@example.com', email_verified = true").await;
+        for (field, value, verified) in [
+            ("title", json!("Countess"), true),
+            ("email", json!("ada@example.com"), true),
+            ("email", json!("other@example.com"), false),
+            ("email", json!("ada@example.com"), false),
+        ] {
+            set(&scene, field, &value).await;
+            assert_eq!(stored(&scene, "email_verified").await, verified, "{field} = {value}");
+        }
+        scene.db.execute("update users set email_verified = true").await;
+        set(&scene, "email", &Value::Null).await;
+        assert_eq!(stored(&scene, "email_verified").await, false);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_row_tells_when_it_was_last_changed() {
     in_both_shapes_without_conversation(async |scene, _| {
         scene.db.execute("update users set updated_at = '2020-01-01'").await;

@@ -24,6 +24,11 @@ async fn events(scene: &Scene) -> Value {
         .await
 }
 
+/// An address of so many characters.
+fn profile_url(length: usize) -> String {
+    format!("{:x<length$}", "https://www.linkedin.com/in/")
+}
+
 /// All that a person needs to know to let the user in.
 fn profile() -> String {
     "update users set last_name = 'L', company = 'C', title = 'T';".to_owned()
@@ -111,6 +116,16 @@ async fn a_profile_at_linkedin_is_written_down_for_a_person_to_look_at() {
 }
 
 #[tokio::test]
+async fn the_address_of_a_profile_may_be_as_long_as_its_column() {
+    in_both_shapes(async |scene, _| {
+        let task = task(&scene, &json!({ "linkedin_url": profile_url(500) })).await;
+        completed(scene.run(&task).await);
+        assert_eq!(user(&scene).await["linkedin_url"], profile_url(500));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_task_that_says_nothing_asks_a_person() {
     in_both_shapes(async |scene, _| {
         let task = task(&scene, &json!({})).await;
@@ -165,6 +180,7 @@ async fn wrong_input_fails_for_good_and_names_the_field() {
                 "linkedin_url is not the address",
             ),
             (json!({ "linkedin_url": "javascript://linkedin.com" }), "linkedin_url is not the address"),
+            (json!({ "linkedin_url": profile_url(501) }), "linkedin_url has 501 characters, at most 500 fit"),
             (json!({ "email": 5 }), "context_json: email:"),
         ] {
             let task = task(&scene, &context).await;

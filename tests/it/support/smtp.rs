@@ -16,6 +16,15 @@ impl FakeSmtp {
     /// Answers each recipient with the given line: `250 ok`, `550 no such user` and so on. Knows nobody who comes with
     /// credentials.
     pub(crate) async fn start(to_recipients: &'static str) -> Self {
+        Self::with_manners(to_recipients, true).await
+    }
+
+    /// Takes every mail, and never answers a goodbye.
+    pub(crate) async fn without_goodbye() -> Self {
+        Self::with_manners("250 ok", false).await
+    }
+
+    async fn with_manners(to_recipients: &'static str, says_goodbye: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("smtp://{}", listener.local_addr().expect("an address"));
         let mails = Arc::new(Mutex::new(Vec::new()));
@@ -23,7 +32,7 @@ impl FakeSmtp {
         let (kept, shown) = (mails.clone(), credentials.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(talk(stream, to_recipients, kept.clone(), shown.clone()));
+                tokio::spawn(talk(stream, to_recipients, says_goodbye, kept.clone(), shown.clone()));
             }
         });
         Self { url, mails, credentials }
@@ -47,6 +56,7 @@ impl FakeSmtp {
 async fn talk(
     stream: TcpStream,
     to_recipients: &'static str,
+    says_goodbye: bool,
     mails: Arc<Mutex<Vec<String>>>,
     credentials: Arc<Mutex<Vec<String>>>,
 ) -> std::io::Result<()> {
@@ -78,6 +88,7 @@ async fn talk(
                 mails.lock().unwrap().push(mail);
                 "250 taken"
             }
+            "QUIT" if !says_goodbye => continue,
             "QUIT" => "221 bye",
             _ => "250 ok",
         };
