@@ -1,17 +1,20 @@
 //! What a handler is: a type that does one `task_type`.
 
+mod context;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::db::DbError;
 use crate::queue::{QueueError, Task, Usage};
 use crate::services::Services;
+use context::Context;
 
 /// Does the tasks of one type. The future may be dropped at any await: on a timeout, a cancellation or a shutdown.
 ///
@@ -161,59 +164,6 @@ impl<H: Handler> AnyHandler for H {
     }
 }
 
-/// A task's `context_json`, from which a struct's fields are read by their names: left to itself, serde would take them from
-/// an array, too, by their order.
-struct Context<'a>(&'a Value);
-
-impl<'de> Deserializer<'de> for Context<'de> {
-    type Error = serde_json::Error;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        match self.0 {
-            Value::Array(_) => Err(Error::invalid_type(Unexpected::Seq, &"an object")),
-            value => value.deserialize_struct(name, fields, visitor),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        match self.0 {
-            Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_newtype_struct(name, visitor)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_enum(name, variants, visitor)
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_any(visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
-    }
-}
-
 /// All handlers of a process, by `task_type`.
 #[derive(Clone, Default)]
 pub struct Registry {
@@ -249,54 +199,5 @@ impl Registry {
 
     pub(crate) fn get(&self, task_type: &str) -> Option<Arc<dyn AnyHandler>> {
         self.handlers.get(task_type).cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-    use serde_json::json;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    struct Named {
-        name: Option<String>,
-    }
-
-    fn read<T: DeserializeOwned>(context: &Value) -> Result<T, String> {
-        serde_path_to_error::deserialize(Context(context)).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_struct_is_read_from_an_object_only() {
-        let ada = Named { name: Some("Ada".to_owned()) };
-        assert_eq!(read(&json!({ "name": "Ada" })), Ok(ada));
-        assert_eq!(
-            read::<Named>(&json!({ "name": 5 })).unwrap_err(),
-            "name: invalid type: integer `5`, expected a string"
-        );
-        for other in [json!(["Ada"]), json!([]), json!("Ada"), json!(null)] {
-            read::<Named>(&other).expect_err("no object");
-        }
-        read::<Option<Named>>(&json!(["Ada"])).expect_err("no object either");
-        assert_eq!(read::<Option<Named>>(&json!(null)), Ok(None));
-    }
-
-    #[test]
-    fn what_is_meant_to_be_an_array_or_anything_is_read_as_ever() {
-        #[derive(Debug, Deserialize, PartialEq)]
-        enum Step {
-            First,
-            Second(u8),
-        }
-        assert_eq!(read(&json!(["a", "b"])), Ok(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(read(&json!(["a", 1])), Ok(("a".to_owned(), 1_u8)));
-        assert_eq!(read(&json!([[1], {}])), Ok(json!([[1], {}])));
-        assert_eq!(read(&json!(["First", { "Second": 2 }])), Ok(vec![Step::First, Step::Second(2)]));
-        assert_eq!(read(&json!("First")), Ok(Step::First));
-        assert_eq!(read(&json!({ "a": 1 })), Ok(BTreeMap::from([("a".to_owned(), 1_u8)])));
-        assert_eq!(read(&json!(null)), Ok(()));
-        assert_eq!(read(&json!(-1)), Ok(-1_i64));
     }
 }
