@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::dispatch::dispatch;
@@ -88,6 +88,7 @@ impl WorkerHandle {
         }
         let guard = ScopeGuard::new(engine.scope());
         let scope = &guard.0;
+        let began = Instant::now();
         let mut poller = tokio::spawn(start(engine, scope, Until::Dry).run());
         tokio::select! {
             _ = &mut poller => {}
@@ -97,6 +98,8 @@ impl WorkerHandle {
         if !poller.is_finished() {
             let _ = timeout(RELEASE_WITHIN, poller).await;
         }
+        // A poller that was stopped by a shutdown leaves before its tasks have ended: they have the grace period.
+        let _ = timeout(wait.saturating_sub(began.elapsed()), scope.at_most(0)).await;
         self.wind_up(scope).await;
         let due = engine.queue.next_due(&engine.types).await?;
         let remaining = engine.queue.count_due(&engine.types).await?;

@@ -8,7 +8,7 @@ use task_processor::http::auth::{Need, ROUTES, mint};
 use task_processor::queue::NewTask;
 use uuid::Uuid;
 
-use crate::support::{KEY, TestApp, TestDb, answer, eventually, now, token};
+use crate::support::{Gate, KEY, TestApp, TestDb, answer, eventually, now, token};
 
 async fn add(app: &TestApp, task: NewTask) -> Uuid {
     app.queue().enqueue_one(task).await.expect("a task").id
@@ -210,6 +210,29 @@ async fn in_request_mode_a_caller_that_leaves_takes_its_work_along_and_otherwise
         );
         db.eventually(mode, &sql).await;
         app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn tasks_of_a_request_that_waits_have_the_grace_period_when_the_process_stops() {
+    let db = TestDb::new().await;
+    for (grace, let_through, succeeded, released) in [("20", 1, 1, 0), ("1", 0, 0, 1)] {
+        let gate = Gate::closed();
+        let config = db.config(&[("POLL_MODE", "request"), ("SHUTDOWN_GRACE_SECONDS", grace)]);
+        let app = TestApp::start_with(config, gate.among_all()).await;
+        healthy(&app).await;
+        add(&app, Gate::task()).await;
+        let stopping = async {
+            eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
+            app.shutdown.begin();
+            eventually("it drains", async || app.get("/health").await.1["status"] == "draining").await;
+            gate.open(let_through);
+        };
+        let any = json!({});
+        let ((status, body), ()) = tokio::join!(app.post("/trigger-poll?wait=25", &any), stopping);
+        assert_eq!(status, 200, "{body}");
+        assert_eq!((&body["succeeded"], &body["released"]), (&json!(succeeded), &json!(released)), "{body}");
+        assert_eq!(app.stop().await, 0);
     }
 }
 
