@@ -6,6 +6,9 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use task_processor::http::auth::{Need, ROUTES, mint};
 use task_processor::queue::NewTask;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::support::{Gate, KEY, TestApp, TestDb, answer, eventually, now, token};
@@ -211,6 +214,28 @@ async fn in_request_mode_a_caller_that_leaves_takes_its_work_along_and_otherwise
         db.eventually(mode, &sql).await;
         app.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_noticed_though_its_body_came_later_than_its_head() {
+    let db = TestDb::new().await;
+    let app = TestApp::start_with(db.config(&[("POLL_MODE", "request")]), Gate::closed().among_all()).await;
+    healthy(&app).await;
+    add(&app, Gate::task()).await;
+    let mut caller = TcpStream::connect(app.address).await.expect("a connection");
+    let head = format!(
+        "POST /trigger-poll?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    );
+    caller.write_all(head.as_bytes()).await.expect("sent");
+    // As on a long way: the head is read before the body is there.
+    sleep(Duration::from_millis(200)).await;
+    caller.write_all(b"2\r\n{}\r\n0\r\n\r\n").await.expect("sent");
+    eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
+    drop(caller);
+    let released = "select exists (select from agent_actions_log where action_type = 'release_gate')";
+    db.eventually("it is given back", released).await;
+    app.stop().await;
 }
 
 #[tokio::test]
