@@ -30,7 +30,7 @@ use crate::config::{Config, ConfigError, instance_name};
 use crate::db::{Database, DbError, TargetError};
 use crate::handler::Registry;
 use crate::queue::{Queue, QueueError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{self, metrics::Metrics};
 use output::Output;
 
 /// Bad configuration: `EX_CONFIG` of sysexits.h.
@@ -156,6 +156,7 @@ async fn dispatch(cli: Cli, registry: Registry) -> anyhow::Result<i32> {
 /// The queue of the configured database, for commands that change or read it and run nothing.
 fn queue() -> anyhow::Result<Queue> {
     let config = Config::from_env()?;
+    telemetry::init(&config.log);
     let database = Database::new(&config.database)?;
     Ok(Queue::new(database, instance_name(), &config.worker, Arc::new(Metrics::new())))
 }

@@ -162,6 +162,34 @@ async fn migrate_says_what_it_would_do_and_does_it_once() {
 }
 
 #[tokio::test]
+async fn what_a_command_has_to_say_beside_its_answer_goes_to_standard_error() {
+    let db = TestDb::empty().await;
+    let says = async |arguments: &[&str], message: &str| {
+        let output = try_run(&db, arguments).await;
+        let answer = serde_json::from_slice::<Value>(&output.stdout);
+        assert!(output.status.success() && answer.is_ok_and(|answer| answer.is_object()), "{output:?}");
+        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let said = lines.any(|line| line["message"].as_str().is_some_and(|text| text.contains(message)));
+        assert!(said, "{arguments:?}: {output:?}");
+    };
+    says(&["migrate"], "migrated").await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+         create trigger refuse before insert on agent_actions_log for each row execute function refuse()",
+    )
+    .await;
+    run(&db, &["enqueue", "echo"]).await;
+    says(&["cancel", "--type", "echo", "--yes"], "agent_actions_log refuses rows").await;
+    // It has nothing to warn of here.
+    let vars = db.vars(&[("RUST_LOG", "debug")]);
+    let output = tokio::task::spawn_blocking(move || run_with(vars, &["doctor", "--json"])).await.unwrap();
+    let lines = String::from_utf8_lossy(&output.stderr);
+    assert!(lines.contains("\"severity\":\"DEBUG\""), "{lines}");
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|answer| answer.is_object()));
+}
+
+#[tokio::test]
 async fn healthcheck_asks_the_running_process() {
     let db = TestDb::new().await;
     let instance = Instance::start(&db, &[]).await;
