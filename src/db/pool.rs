@@ -85,12 +85,7 @@ enum Afterwards {
 impl Database {
     /// Connects to nothing yet: connections are made when they are first needed.
     pub fn new(config: &DatabaseConfig) -> Result<Self, TargetError> {
-        use secrecy::ExposeSecret;
-        let target: Target = config
-            .url
-            .expose_secret()
-            .parse()
-            .map_err(|TargetError(what)| TargetError(format!("DATABASE_URL {what}")))?;
+        let target = Target::named("DATABASE_URL", &config.url)?;
         let ca_cert: Option<Arc<str>> = config.ca_cert.as_deref().map(Into::into);
         let tls = match target.ssl {
             SslMode::Disable => None,

@@ -51,11 +51,19 @@ fn a_wrong_environment_ends_with_78_and_names_every_problem() {
 
 #[test]
 fn a_url_that_cannot_be_used_is_refused_before_anything_starts_and_without_its_password() {
-    let url = "postgres://user:hunter2@db.example.com/x?sslmode=prefer";
-    let output = run_with(vec![("DATABASE_URL".to_owned(), url.to_owned())], &["check-config"]);
-    assert_eq!(output.status.code(), Some(78));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("sslmode=prefer") && !text.contains("hunter2"), "{text}");
+    let wrong = "postgres://user:hunter2@db.example.com/x?sslmode=prefer";
+    let right = "postgres://user:hunter2@db.example.com/x";
+    for (url, listen_url, named) in [(wrong, "", "DATABASE_URL"), (right, wrong, "LISTEN_DATABASE_URL")] {
+        let vars = [("DATABASE_URL", url), ("LISTEN_DATABASE_URL", listen_url)];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        for command in ["check-config", "doctor", "serve"] {
+            let output = run_with(vars.clone(), &[command]);
+            assert_eq!(output.status.code(), Some(78), "{command}");
+            let text = String::from_utf8_lossy(&output.stderr);
+            let told = text.contains(&format!("{named} has sslmode=prefer")) && !text.contains("hunter2");
+            assert!(told, "{command}: {text}");
+        }
+    }
 }
 
 #[tokio::test]
