@@ -206,9 +206,13 @@ async fn healthcheck_asks_the_running_process() {
     let check = |port: String| {
         tokio::task::spawn_blocking(move || run_with(vec![("PORT".to_owned(), port)], &["healthcheck"]))
     };
-    let output = check(port).await.expect("no panic");
-    assert!(output.status.success());
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "healthy");
+    for spelt in [port.clone(), format!(" +{port}\n")] {
+        let output = check(spelt).await.expect("no panic");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "healthy");
+    }
+    let wrong = check("http".to_owned()).await.expect("no panic");
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("PORT is not"));
     assert!(!check("1".to_owned()).await.expect("no panic").status.success(), "nobody is there");
 }
 
