@@ -197,6 +197,21 @@ async fn what_a_command_has_to_say_beside_its_answer_goes_to_standard_error() {
     assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|answer| answer.is_object()));
 }
 
+#[test]
+fn check_config_tells_by_which_credentials_the_doors_open_here() {
+    let url = ("DATABASE_URL", "postgres://user:password@localhost:5432/db");
+    let credentials = |vars: &[(&str, &str)]| {
+        let vars = vars.iter().chain([&url]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let output = run_with(vars.collect(), &["check-config", "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).expect("an object")["credentials"].clone()
+    };
+    let behind_iam = ("AUTH_MODE", "cloud_run_iam");
+    assert_eq!(credentials(&[]), json!([]));
+    assert_eq!(credentials(&[behind_iam]), json!([]), "nobody checks tokens here");
+    let on_cloud_run = [behind_iam, ("K_SERVICE", "task-processor")];
+    assert_eq!(credentials(&on_cloud_run), json!(["whom Cloud Run lets through"]));
+}
+
 #[tokio::test]
 async fn healthcheck_asks_the_running_process() {
     let db = TestDb::new().await;
