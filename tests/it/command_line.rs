@@ -94,8 +94,9 @@ async fn a_task_is_enqueued_listed_shown_paused_resumed_cancelled_and_retried() 
     assert_eq!(shown["history"][0]["action_type"], "process_echo");
     assert!(shown["task"].get("lease_token").is_none(), "a token is nobody's business");
 
-    assert_eq!(run(&db, &["retry", id]).await["retried"], json!([id]));
-    assert_eq!(run(&db, &["cancel", id, "--reason", "enough"]).await["cancelled"], 1);
+    assert_eq!(run(&db, &["retry", id, id]).await, json!({ "asked": 1, "retried": [id] }));
+    let cancelled = run(&db, &["cancel", id, "--reason", "enough", id]).await;
+    assert_eq!(cancelled, json!({ "asked": 1, "cancelled": 1, "stopping": 0 }));
     assert_eq!(run(&db, &["show", id]).await["task"]["result_json"]["reason"], "enough");
     let late = try_run(&db, &["cancel", id]).await;
     assert_eq!(late.status.code(), Some(1), "nothing was cancelled");
