@@ -411,6 +411,14 @@ async fn a_process_that_only_works_answers_probes_and_nothing_else() {
     assert_eq!((get("/health").await, get("/health/live").await), (200, 200));
     let post = client.post(format!("http://{address}/trigger-poll")).bearer_auth(KEY);
     assert_eq!((answer(post).await.0, get("/metrics").await), (404, 404));
+    let post = client.post(format!("http://{address}/health")).header("x-request-id", "caller-1");
+    let response = post.send().await.expect("an answer");
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-request-id"]),
+        (405, &"caller-1".parse().unwrap())
+    );
+    let body: Value = response.json().await.expect("the envelope");
+    assert_eq!(body, json!({ "error": "POST is not allowed for /health" }));
     shutdown.begin();
     running.await.expect("no panic").expect("an orderly end");
 }
