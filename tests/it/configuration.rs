@@ -244,6 +244,8 @@ proptest! {
                     prop_assert!(error.to_string().contains(&line), "{error}");
                 }
                 prop_assert!(!error.0.is_empty());
+                let order = |name: &str| VARIABLES.iter().position(|variable| *variable == name);
+                prop_assert!(error.0.is_sorted_by_key(|problem| order(problem.variable)), "{error}");
                 error.to_string()
             }
         };
