@@ -1,7 +1,5 @@
 //! How many connections a process opens, and where it listens.
 
-use secrecy::ExposeSecret;
-
 use crate::config::{Config, PollMode};
 use crate::db::{Database, Target, TargetError};
 
@@ -20,8 +18,8 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn of(config: &Config, database: &Database) -> Result<Self, TargetError> {
-        let listen: Target = match &config.database.listen_url {
-            Some(url) => url.expose_secret().parse()?,
+        let listen = match &config.database.listen_url {
+            Some(url) => Target::named("LISTEN_DATABASE_URL", url)?,
             None => database.target().clone(),
         };
         let listens = listen.can_listen() && config.worker.poll_mode == PollMode::Background;

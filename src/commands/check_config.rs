@@ -5,7 +5,7 @@ use serde_json::json;
 use super::budget::{Budget, OVERLAP};
 use super::output::Output;
 use crate::clients::Clients;
-use crate::config::{AuthMode, Config, HttpConfig, PollMode};
+use crate::config::{Config, HttpConfig, PollMode};
 use crate::db::Database;
 
 pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
@@ -62,7 +62,6 @@ pub(super) fn run(output: &Output) -> anyhow::Result<i32> {
 fn credentials(http: &HttpConfig) -> Vec<String> {
     let tokens = &http.tokens;
     let google = !tokens.oidc_audiences.is_empty() && !tokens.oidc_emails.is_empty();
-    let iam = tokens.mode == AuthMode::CloudRunIam;
     let keys = match http.keys.len() {
         0 => None,
         1 => Some("1 key".to_owned()),
@@ -72,7 +71,7 @@ fn credentials(http: &HttpConfig) -> Vec<String> {
         (tokens.jwt_secret.is_some(), "tokens signed with JWT_SECRET"),
         (tokens.supabase_issuer.is_some(), "tokens of the Supabase project's services"),
         (google, "Google's tokens for OIDC_EMAILS"),
-        (iam, "whom Cloud Run lets through"),
+        (tokens.is_behind_iam(), "whom Cloud Run lets through"),
     ];
     let words = kinds.iter().filter(|(is_set, _)| *is_set).map(|(_, words)| (*words).to_owned());
     keys.into_iter().chain(words).collect()

@@ -6,6 +6,7 @@ use super::output::Output;
 use crate::config::Config;
 use crate::db::inspect::drift;
 use crate::db::{Database, migrate, pending_migrations};
+use crate::telemetry;
 
 /// Options of `migrate`.
 #[derive(clap::Args)]
@@ -17,6 +18,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<i32> {
     let config = Config::from_env()?;
+    telemetry::init(&config.log);
     let database = Database::new(&config.database)?;
     if args.dry_run {
         return dry_run(&database, output).await;

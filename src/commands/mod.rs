@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::app::Doors;
 use crate::clients::ClientError;
@@ -29,7 +30,7 @@ use crate::config::{Config, ConfigError, instance_name};
 use crate::db::{Database, DbError, TargetError};
 use crate::handler::Registry;
 use crate::queue::{Queue, QueueError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{self, metrics::Metrics};
 use output::Output;
 
 /// Bad configuration: `EX_CONFIG` of sysexits.h.
@@ -90,17 +91,24 @@ pub fn run(registry: Registry) -> ExitCode {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(dispatch(cli, registry)),
+        Ok(runtime) => finish(runtime, dispatch(cli, registry)),
         Err(error) => Err(error.into()),
     };
     match result {
-        // Not by returning: a thread that will not stop would keep the runtime, and so the process.
         Ok(code) => std::process::exit(code),
         Err(error) => {
             output::complain(&format!("{error:#}{}", remedy(&error)));
             ExitCode::from(if is_configuration(&error) { EXIT_CONFIG } else { 1 })
         }
     }
+}
+
+/// Runs the work to its end, and waits for nothing else: a thread that will not stop would keep the runtime, and so the
+/// process.
+fn finish<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {
@@ -148,12 +156,16 @@ async fn dispatch(cli: Cli, registry: Registry) -> anyhow::Result<i32> {
 /// The queue of the configured database, for commands that change or read it and run nothing.
 fn queue() -> anyhow::Result<Queue> {
     let config = Config::from_env()?;
+    telemetry::init(&config.log);
     let database = Database::new(&config.database)?;
     Ok(Queue::new(database, instance_name(), &config.worker, Arc::new(Metrics::new())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::select;
@@ -176,6 +188,24 @@ mod tests {
         (commands, vec(word, 0..6)).prop_map(|(command, words)| {
             ["task-processor", command].into_iter().map(str::to_owned).chain(words).collect()
         })
+    }
+
+    #[test]
+    fn a_thread_that_a_handler_leaves_behind_keeps_no_command_from_its_end() {
+        let (let_go, held) = mpsc::channel::<()>();
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
+            let (start, started) = tokio::sync::oneshot::channel();
+            let work = async {
+                tokio::task::spawn_blocking(move || start.send(()).map(|()| held.recv()));
+                started.await.expect("it runs");
+            };
+            finish(runtime.expect("a runtime"), work);
+            end.send(())
+        });
+        ended.recv_timeout(Duration::from_secs(10)).expect("an end, while the thread goes on");
+        drop(let_go);
     }
 
     proptest! {

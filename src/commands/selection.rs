@@ -1,5 +1,7 @@
 //! Which tasks a command changes: those named, or all that match and are agreed to.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::output::Output;
@@ -29,7 +31,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// The ids, or `None` if the answer was no. `verb` is what is about to happen to them.
+    /// The ids, each once, or `None` if the answer was no. `verb` is what is about to happen to them.
     pub(super) async fn ids(
         self,
         verb: &str,
@@ -38,7 +40,9 @@ impl Selection {
         output: &Output,
     ) -> anyhow::Result<Option<Vec<Uuid>>> {
         if !self.ids.is_empty() {
-            return Ok(Some(self.ids));
+            // One that is named twice is changed once.
+            let ids: BTreeSet<Uuid> = self.ids.into_iter().collect();
+            return Ok(Some(ids.into_iter().collect()));
         }
         let status = self.status.unwrap_or_else(|| default_status.to_owned());
         let filter =

@@ -51,7 +51,8 @@ impl Check {
     }
 
     fn database(&mut self, raw: &Raw) -> DatabaseConfig {
-        let (url, listen_url) = match (&raw.database_url, supabase_urls(raw)) {
+        let built = if raw.database_url.is_none() { self.supabase_urls(raw) } else { None };
+        let (url, listen_url) = match (&raw.database_url, built) {
             (Some(url), _) => (url.clone(), raw.listen_database_url.clone()),
             (None, Some((url, listen_url))) => (url, raw.listen_database_url.clone().or(Some(listen_url))),
             (None, None) => {
@@ -75,6 +76,27 @@ impl Check {
             ca_cert: raw.database_ca_cert.clone(),
             pool_size: self.number("DATABASE_POOL_SIZE", raw.database_pool_size.as_deref(), 4, 3..=100, "4"),
         }
+    }
+
+    /// The pooler's two URLs: transaction mode for queries, session mode for LISTEN.
+    fn supabase_urls(&mut self, raw: &Raw) -> Option<(SecretString, SecretString)> {
+        let project = Url::parse(raw.supabase_url.as_deref()?).ok()?;
+        let reference = project.host_str()?.split('.').next()?.to_owned();
+        let region = raw.supabase_region.as_deref()?;
+        // The password is meant as it is, and `set_password` leaves alone what looks encoded already.
+        let password = raw.supabase_db_password.as_ref()?.expose_secret().replace('%', "%25");
+        if !region.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+            self.problem("SUPABASE_REGION", format!("{region:?} is no region"), "eu-central-1");
+            return Some(Default::default());
+        }
+        let url = |port| {
+            let mut url =
+                Url::parse(&format!("postgres://aws-0-{region}.pooler.supabase.com:{port}/postgres")).ok()?;
+            url.set_username(&format!("postgres.{reference}")).ok()?;
+            url.set_password(Some(&password)).ok()?;
+            Some(SecretString::from(url.to_string()))
+        };
+        Some((url(6543)?, url(5432)?))
     }
 
     fn worker(&mut self, raw: &Raw) -> WorkerConfig {
@@ -225,22 +247,6 @@ impl Check {
     pub(super) fn problem(&mut self, variable: &'static str, what: impl Into<String>, example: &'static str) {
         self.problems.push(Problem { variable, what: what.into(), example });
     }
-}
-
-/// The pooler's two URLs: transaction mode for queries, session mode for LISTEN.
-fn supabase_urls(raw: &Raw) -> Option<(SecretString, SecretString)> {
-    let project = Url::parse(raw.supabase_url.as_deref()?).ok()?;
-    let reference = project.host_str()?.split('.').next()?.to_owned();
-    let region = raw.supabase_region.as_deref()?;
-    let password = raw.supabase_db_password.as_ref()?;
-    let url = |port| {
-        let mut url =
-            Url::parse(&format!("postgres://aws-0-{region}.pooler.supabase.com:{port}/postgres")).ok()?;
-        url.set_username(&format!("postgres.{reference}")).ok()?;
-        url.set_password(Some(password.expose_secret())).ok()?;
-        Some(SecretString::from(url.to_string()))
-    };
-    Some((url(6543)?, url(5432)?))
 }
 
 /// What stands between commas.

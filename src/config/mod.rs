@@ -263,6 +263,7 @@ impl Config {
         let raw: Raw = envy::from_iter(known).expect("every field of Raw is an optional text");
         let mut check = Check::default();
         let config = check.config(&raw);
+        check.problems.sort_by_key(|problem| VARIABLES.iter().position(|name| *name == problem.variable));
         if check.problems.is_empty() { Ok(config) } else { Err(ConfigError(check.problems)) }
     }
 }

@@ -7,6 +7,14 @@ use super::check::{Check, list};
 use super::raw::Raw;
 use super::{AuthMode, TokenConfig, is_loopback, platform};
 
+impl TokenConfig {
+    /// Whether Cloud Run has checked Google's tokens: `AUTH_MODE=cloud_run_iam`, on a Cloud Run service.
+    #[must_use]
+    pub fn is_behind_iam(&self) -> bool {
+        self.mode == AuthMode::CloudRunIam && self.on_cloud_run
+    }
+}
+
 impl Check {
     pub(super) fn tokens(&mut self, raw: &Raw) -> TokenConfig {
         if raw.jwt_secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < 32) {

@@ -85,12 +85,7 @@ enum Afterwards {
 impl Database {
     /// Connects to nothing yet: connections are made when they are first needed.
     pub fn new(config: &DatabaseConfig) -> Result<Self, TargetError> {
-        use secrecy::ExposeSecret;
-        let target: Target = config
-            .url
-            .expose_secret()
-            .parse()
-            .map_err(|TargetError(what)| TargetError(format!("DATABASE_URL {what}")))?;
+        let target = Target::named("DATABASE_URL", &config.url)?;
         let ca_cert: Option<Arc<str>> = config.ca_cert.as_deref().map(Into::into);
         let tls = match target.ssl {
             SslMode::Disable => None,
@@ -121,7 +116,7 @@ impl Database {
         self.lend(self.pool(lane).timeout_get(&timeouts).await, deadline, lane != Lane::Shared)
     }
 
-    /// Borrows a connection for a claim, or for what else the loop waits for: a shared one if one is free at this moment, so
+    /// Borrows a connection for a claim, for what else the loop waits for, or for a probe: a shared one if one is free at this moment, so
     /// that it need not wait behind an ending; else the one kept for work, so that it never waits behind handlers and the API.
     pub async fn claim_session(&self, deadline: Duration) -> Result<Session, DbError> {
         let at_once = Timeouts { wait: Some(Duration::ZERO), ..TIMEOUTS };

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 /// How much of TLS is asked for; libpq's `sslmode`.
@@ -116,6 +117,12 @@ impl FromStr for Target {
 }
 
 impl Target {
+    /// The connection string in a variable, which an error names.
+    pub fn named(variable: &str, url: &SecretString) -> Result<Self, TargetError> {
+        let target = url.expose_secret().parse();
+        target.map_err(|TargetError(what)| TargetError(format!("{variable} {what}")))
+    }
+
     /// Whether LISTEN can work on this connection.
     #[must_use]
     pub fn can_listen(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_ENCODING;
@@ -21,6 +22,18 @@ const MAX_WAIT: u64 = 3_600;
 /// No body at all is null.
 pub(super) struct JsonBody(pub(super) Value);
 
+/// A body that nobody looks at. It is read all the same: as long as some of it is to come, it would not be noticed that
+/// the caller hangs up.
+pub(super) struct AnyBody;
+
+impl<S: Send + Sync> FromRequest<S> for AnyBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        read(request, state).await.map(|_| Self)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
@@ -30,22 +43,25 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !codings.into_iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(ApiError::packed());
         }
-        let bytes = match timeout(BODY_WITHIN, axum::body::Bytes::from_request(request, state)).await {
-            Err(_) => {
-                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"));
-            }
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"));
-            }
-            Ok(Err(_)) => return Err(ApiError::bad_request("The body could not be read")),
-            Ok(Ok(bytes)) => bytes,
-        };
+        let bytes = read(request, state).await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(Value::Null));
         }
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("The body is not valid JSON: {error}")))
+    }
+}
+
+/// A body, within the limits of size and time.
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    match timeout(BODY_WITHIN, Bytes::from_request(request, state)).await {
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"))
+        }
+        Ok(Err(_)) => Err(ApiError::bad_request("The body could not be read")),
+        Ok(Ok(bytes)) => Ok(bytes),
     }
 }
 

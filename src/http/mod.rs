@@ -41,22 +41,26 @@ struct State {
 /// All routes. Which of them needs what is said in [`auth`].
 pub fn router(worker: WorkerHandle, config: &HttpConfig) -> Router {
     let doorkeeper = Arc::new(Doorkeeper::new(config));
-    Router::new()
-        .merge(health())
-        .merge(processor())
-        .route("/metrics", get(metrics::show))
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .fallback(error::not_found)
+    let routes = health().merge(processor()).route("/metrics", get(metrics::show));
+    let guarded = refusing(routes)
         .layer(from_fn_with_state(doorkeeper, auth::check))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(request_id::identify))
-        .with_state(State { worker, database_check: DatabaseCheck::default(), depth: DepthCache::default() })
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    finish(guarded, worker)
 }
 
 /// The routes of a process that only works: probes.
 pub fn worker_router(worker: WorkerHandle) -> Router {
-    health().fallback(error::not_found).layer(CatchPanicLayer::custom(panicked)).with_state(State {
+    finish(refusing(health()), worker)
+}
+
+/// These routes, and a refusal of all else.
+fn refusing(routes: Router<State>) -> Router<State> {
+    routes.method_not_allowed_fallback(error::method_not_allowed).fallback(error::not_found)
+}
+
+/// What no answer goes without, and what all routes share.
+fn finish(routes: Router<State>, worker: WorkerHandle) -> Router {
+    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(request_id::identify)).with_state(State {
         worker,
         database_check: DatabaseCheck::default(),
         depth: DepthCache::default(),

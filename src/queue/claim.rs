@@ -87,7 +87,7 @@ pub enum NotClaimed {
     Unroutable(String),
     /// An operator has paused its type.
     Paused(String),
-    /// It can only run alone: its process died under it twice.
+    /// It cannot run beside the others now: it must run alone, since its process died under it twice, or such a task does.
     Suspect,
 }
 

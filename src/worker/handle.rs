@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::dispatch::dispatch;
@@ -57,7 +57,8 @@ impl WorkerHandle {
         self.0.wake.notify_one();
     }
 
-    /// Takes the task `id` and runs it in the background, ahead of its time if `early`. Answers as soon as it is ours.
+    /// Takes the task `id` and runs it in the background, ahead of its time if `early`. Answers as soon as it is ours. One
+    /// that cannot run beside the others now is left to the loop, if there is one.
     pub async fn process(&self, id: Uuid, early: bool) -> Result<Result<(), NotClaimed>, DbError> {
         let scope = self.0.scope();
         self.start_one(&scope, id, early).await
@@ -88,6 +89,7 @@ impl WorkerHandle {
         }
         let guard = ScopeGuard::new(engine.scope());
         let scope = &guard.0;
+        let began = Instant::now();
         let mut poller = tokio::spawn(start(engine, scope, Until::Dry).run());
         tokio::select! {
             _ = &mut poller => {}
@@ -97,6 +99,8 @@ impl WorkerHandle {
         if !poller.is_finished() {
             let _ = timeout(RELEASE_WITHIN, poller).await;
         }
+        // A poller that was stopped by a shutdown leaves before its tasks have ended: they have the grace period.
+        let _ = timeout(wait.saturating_sub(began.elapsed()), scope.at_most(0)).await;
         self.wind_up(scope).await;
         let due = engine.queue.next_due(&engine.types).await?;
         let remaining = engine.queue.count_due(&engine.types).await?;
@@ -190,38 +194,35 @@ impl WorkerHandle {
         let started = tokio::spawn(async move {
             let mut refused = None;
             let claim = async {
-                Ok(match engine.queue.claim_one(&engine.types, id, early).await? {
-                    Ok(claimed) => vec![claimed],
-                    Err(reason) => {
-                        refused = Some(reason);
-                        Vec::new()
-                    }
-                })
+                let claimed = engine.queue.claim_one(&engine.types, id, early).await?;
+                Ok(claimed.map_err(|reason| refused = Some(reason)).into_iter().collect())
             };
             let attempts = engine.claim(&scope, membership, claim).await?;
+            if let Some(reason) = refused {
+                return Ok(Err(reason));
+            }
             let (sender, receiver) = mpsc::unbounded_channel();
             for attempt in attempts {
                 let _ = sender.send(attempt);
             }
-            let engine_of_suspect = engine.clone();
             tokio::spawn(dispatch(engine, scope, receiver));
-            Ok(match refused {
-                None => Ok(()),
-                // It runs as soon as it can run alone.
-                Some(NotClaimed::Suspect) => {
-                    engine_of_suspect.queue.reschedule(id, Duration::ZERO).await?;
-                    Ok(())
-                }
-                Some(reason) => Err(reason),
-            })
+            Ok(Ok(()))
         });
-        started.await.unwrap_or_else(|_| Ok(Err(NotClaimed::NotPending)))
+        match started.await {
+            Ok(Ok(Err(NotClaimed::Suspect))) => self.put_first(id, early).await,
+            Ok(answer) => answer,
+            Err(_) => Ok(Err(NotClaimed::NotPending)),
+        }
     }
 
-    /// Not ours for the moment: a task runs alone, or too many are in hand. The loop takes it in its turn.
+    /// Not ours for the moment: it must run alone, another one does, or too many are in hand. The loop takes it in its
+    /// turn; where there is none it is refused.
     async fn put_first(&self, id: Uuid, early: bool) -> Result<Result<(), NotClaimed>, DbError> {
         let engine = &self.0;
         match engine.queue.refusal(&engine.types, id, early).await? {
+            None | Some(NotClaimed::Suspect) if engine.config.poll_mode == PollMode::Request => {
+                Ok(Err(NotClaimed::Suspect))
+            }
             None | Some(NotClaimed::Suspect) => {
                 if early {
                     engine.queue.reschedule(id, Duration::ZERO).await?;

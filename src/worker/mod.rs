@@ -83,7 +83,8 @@ impl Worker {
         shutdown: Shutdown,
     ) -> Result<Self, TargetError> {
         let queue = services.queue().clone();
-        let target = config.database.listen_url.as_ref().map(parse_target).transpose()?;
+        let listen_url = config.database.listen_url.as_ref();
+        let target = listen_url.map(|url| Target::named("LISTEN_DATABASE_URL", url)).transpose()?;
         let (listener, heard, listening) =
             Listener::new(queue.database(), target, &[WAKE_CHANNEL, CANCEL_CHANNEL]);
         let engine = Arc::new(Engine {
@@ -210,11 +211,4 @@ async fn wind_up(engine: &Arc<Engine>) {
     if let Ok(Err(error)) = timeout(GOODBYE_WITHIN, goodbye).await {
         tracing::debug!(%error, "others will find what was given back at their next poll");
     }
-}
-
-fn parse_target(url: &secrecy::SecretString) -> Result<Target, TargetError> {
-    use secrecy::ExposeSecret;
-    url.expose_secret()
-        .parse()
-        .map_err(|TargetError(what)| TargetError(format!("LISTEN_DATABASE_URL {what}")))
 }

@@ -61,7 +61,7 @@ async fn a_body_without_an_end_is_cut_off_at_every_door_and_costs_no_memory() {
         ("POST /process-task", key.as_str(), "413"),
         ("POST /process-task", "", "401"),
         ("POST /trigger-poll", "", "401"),
-        ("POST /trigger-poll", &key, "200"),
+        ("POST /trigger-poll", &key, "413"),
         ("GET /health", "", "200"),
         ("POST /no/such/route", "", "404"),
         ("PUT /process-task", &key, "405"),

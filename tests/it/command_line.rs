@@ -51,11 +51,19 @@ fn a_wrong_environment_ends_with_78_and_names_every_problem() {
 
 #[test]
 fn a_url_that_cannot_be_used_is_refused_before_anything_starts_and_without_its_password() {
-    let url = "postgres://user:hunter2@db.example.com/x?sslmode=prefer";
-    let output = run_with(vec![("DATABASE_URL".to_owned(), url.to_owned())], &["check-config"]);
-    assert_eq!(output.status.code(), Some(78));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("sslmode=prefer") && !text.contains("hunter2"), "{text}");
+    let wrong = "postgres://user:hunter2@db.example.com/x?sslmode=prefer";
+    let right = "postgres://user:hunter2@db.example.com/x";
+    for (url, listen_url, named) in [(wrong, "", "DATABASE_URL"), (right, wrong, "LISTEN_DATABASE_URL")] {
+        let vars = [("DATABASE_URL", url), ("LISTEN_DATABASE_URL", listen_url)];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        for command in ["check-config", "doctor", "serve"] {
+            let output = run_with(vars.clone(), &[command]);
+            assert_eq!(output.status.code(), Some(78), "{command}");
+            let text = String::from_utf8_lossy(&output.stderr);
+            let told = text.contains(&format!("{named} has sslmode=prefer")) && !text.contains("hunter2");
+            assert!(told, "{command}: {text}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -86,8 +94,9 @@ async fn a_task_is_enqueued_listed_shown_paused_resumed_cancelled_and_retried() 
     assert_eq!(shown["history"][0]["action_type"], "process_echo");
     assert!(shown["task"].get("lease_token").is_none(), "a token is nobody's business");
 
-    assert_eq!(run(&db, &["retry", id]).await["retried"], json!([id]));
-    assert_eq!(run(&db, &["cancel", id, "--reason", "enough"]).await["cancelled"], 1);
+    assert_eq!(run(&db, &["retry", id, id]).await, json!({ "asked": 1, "retried": [id] }));
+    let cancelled = run(&db, &["cancel", id, "--reason", "enough", id]).await;
+    assert_eq!(cancelled, json!({ "asked": 1, "cancelled": 1, "stopping": 0 }));
     assert_eq!(run(&db, &["show", id]).await["task"]["result_json"]["reason"], "enough");
     let late = try_run(&db, &["cancel", id]).await;
     assert_eq!(late.status.code(), Some(1), "nothing was cancelled");
@@ -162,6 +171,49 @@ async fn migrate_says_what_it_would_do_and_does_it_once() {
 }
 
 #[tokio::test]
+async fn what_a_command_has_to_say_beside_its_answer_goes_to_standard_error() {
+    let db = TestDb::empty().await;
+    let says = async |arguments: &[&str], message: &str| {
+        let output = try_run(&db, arguments).await;
+        let answer = serde_json::from_slice::<Value>(&output.stdout);
+        assert!(output.status.success() && answer.is_ok_and(|answer| answer.is_object()), "{output:?}");
+        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let said = lines.any(|line| line["message"].as_str().is_some_and(|text| text.contains(message)));
+        assert!(said, "{arguments:?}: {output:?}");
+    };
+    says(&["migrate"], "migrated").await;
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+         create trigger refuse before insert on agent_actions_log for each row execute function refuse()",
+    )
+    .await;
+    run(&db, &["enqueue", "echo"]).await;
+    says(&["cancel", "--type", "echo", "--yes"], "agent_actions_log refuses rows").await;
+    // It has nothing to warn of here.
+    let vars = db.vars(&[("RUST_LOG", "debug")]);
+    let output = tokio::task::spawn_blocking(move || run_with(vars, &["doctor", "--json"])).await.unwrap();
+    let lines = String::from_utf8_lossy(&output.stderr);
+    assert!(lines.contains("\"severity\":\"DEBUG\""), "{lines}");
+    assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|answer| answer.is_object()));
+}
+
+#[test]
+fn check_config_tells_by_which_credentials_the_doors_open_here() {
+    let url = ("DATABASE_URL", "postgres://user:password@localhost:5432/db");
+    let credentials = |vars: &[(&str, &str)]| {
+        let vars = vars.iter().chain([&url]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let output = run_with(vars.collect(), &["check-config", "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).expect("an object")["credentials"].clone()
+    };
+    let behind_iam = ("AUTH_MODE", "cloud_run_iam");
+    assert_eq!(credentials(&[]), json!([]));
+    assert_eq!(credentials(&[behind_iam]), json!([]), "nobody checks tokens here");
+    let on_cloud_run = [behind_iam, ("K_SERVICE", "task-processor")];
+    assert_eq!(credentials(&on_cloud_run), json!(["whom Cloud Run lets through"]));
+}
+
+#[tokio::test]
 async fn healthcheck_asks_the_running_process() {
     let db = TestDb::new().await;
     let instance = Instance::start(&db, &[]).await;
@@ -170,9 +222,13 @@ async fn healthcheck_asks_the_running_process() {
     let check = |port: String| {
         tokio::task::spawn_blocking(move || run_with(vec![("PORT".to_owned(), port)], &["healthcheck"]))
     };
-    let output = check(port).await.expect("no panic");
-    assert!(output.status.success());
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "healthy");
+    for spelt in [port.clone(), format!(" +{port}\n")] {
+        let output = check(spelt).await.expect("no panic");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "healthy");
+    }
+    let wrong = check("http".to_owned()).await.expect("no panic");
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("PORT is not"));
     assert!(!check("1".to_owned()).await.expect("no panic").status.success(), "nobody is there");
 }
 

@@ -62,16 +62,30 @@ fn supabase_variables_make_both_urls() {
     use secrecy::ExposeSecret;
     let config = Config::from_vars([
         ("SUPABASE_URL", "https://abcdef.supabase.co"),
-        ("SUPABASE_DB_PASSWORD", "p@ss/word"),
+        ("SUPABASE_DB_PASSWORD", "p@ss/w%41rd"),
         ("SUPABASE_REGION", "eu-central-1"),
     ])
     .expect("valid");
-    let host = "postgres.abcdef:p%40ss%2Fword@aws-0-eu-central-1.pooler.supabase.com";
+    let host = "postgres.abcdef:p%40ss%2Fw%2541rd@aws-0-eu-central-1.pooler.supabase.com";
     assert_eq!(config.database.url.expose_secret(), format!("postgres://{host}:6543/postgres"));
     assert_eq!(
         config.database.listen_url.expect("a URL").expose_secret(),
         format!("postgres://{host}:5432/postgres")
     );
+}
+
+#[test]
+fn a_region_that_is_none_is_named_and_not_taken_for_a_missing_url() {
+    for region in ["eu-central-1/", "eu-central-1.example.com", "EU (Frankfurt)", "a@b", "a:1", "a#", "a%2e"]
+    {
+        let text = problems(&[
+            ("SUPABASE_URL", "https://abcdef.supabase.co"),
+            ("SUPABASE_DB_PASSWORD", "hunter2"),
+            ("SUPABASE_REGION", region),
+        ]);
+        assert!(text.contains("(1 problem)") && text.contains("\n  SUPABASE_REGION: "), "{region}: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 #[test]
@@ -230,6 +244,8 @@ proptest! {
                     prop_assert!(error.to_string().contains(&line), "{error}");
                 }
                 prop_assert!(!error.0.is_empty());
+                let order = |name: &str| VARIABLES.iter().position(|variable| *variable == name);
+                prop_assert!(error.0.is_sorted_by_key(|problem| order(problem.variable)), "{error}");
                 error.to_string()
             }
         };

@@ -6,9 +6,12 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use task_processor::http::auth::{Need, ROUTES, mint};
 use task_processor::queue::NewTask;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::support::{KEY, TestApp, TestDb, answer, eventually, now, token};
+use crate::support::{Gate, KEY, TestApp, TestDb, answer, eventually, now, token};
 
 async fn add(app: &TestApp, task: NewTask) -> Uuid {
     app.queue().enqueue_one(task).await.expect("a task").id
@@ -214,6 +217,51 @@ async fn in_request_mode_a_caller_that_leaves_takes_its_work_along_and_otherwise
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_is_noticed_though_its_body_came_later_than_its_head() {
+    let db = TestDb::new().await;
+    let app = TestApp::start_with(db.config(&[("POLL_MODE", "request")]), Gate::closed().among_all()).await;
+    healthy(&app).await;
+    add(&app, Gate::task()).await;
+    let mut caller = TcpStream::connect(app.address).await.expect("a connection");
+    let head = format!(
+        "POST /trigger-poll?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    );
+    caller.write_all(head.as_bytes()).await.expect("sent");
+    // As on a long way: the head is read before the body is there.
+    sleep(Duration::from_millis(200)).await;
+    caller.write_all(b"2\r\n{}\r\n0\r\n\r\n").await.expect("sent");
+    eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
+    drop(caller);
+    let released = "select exists (select from agent_actions_log where action_type = 'release_gate')";
+    db.eventually("it is given back", released).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn tasks_of_a_request_that_waits_have_the_grace_period_when_the_process_stops() {
+    let db = TestDb::new().await;
+    for (grace, let_through, succeeded, released) in [("20", 1, 1, 0), ("1", 0, 0, 1)] {
+        let gate = Gate::closed();
+        let config = db.config(&[("POLL_MODE", "request"), ("SHUTDOWN_GRACE_SECONDS", grace)]);
+        let app = TestApp::start_with(config, gate.among_all()).await;
+        healthy(&app).await;
+        add(&app, Gate::task()).await;
+        let stopping = async {
+            eventually("it runs", async || app.worker.metrics().running.get() == 1).await;
+            app.shutdown.begin();
+            eventually("it drains", async || app.get("/health").await.1["status"] == "draining").await;
+            gate.open(let_through);
+        };
+        let any = json!({});
+        let ((status, body), ()) = tokio::join!(app.post("/trigger-poll?wait=25", &any), stopping);
+        assert_eq!(status, 200, "{body}");
+        assert_eq!((&body["succeeded"], &body["released"]), (&json!(succeeded), &json!(released)), "{body}");
+        assert_eq!(app.stop().await, 0);
+    }
+}
+
+#[tokio::test]
 async fn webhooks_run_a_new_task_if_it_is_due_and_are_never_answered_with_an_error_they_would_repeat() {
     let db = TestDb::new().await;
     let app = TestApp::start(&db, &[("POLL_MODE", "request")]).await;
@@ -363,6 +411,14 @@ async fn a_process_that_only_works_answers_probes_and_nothing_else() {
     assert_eq!((get("/health").await, get("/health/live").await), (200, 200));
     let post = client.post(format!("http://{address}/trigger-poll")).bearer_auth(KEY);
     assert_eq!((answer(post).await.0, get("/metrics").await), (404, 404));
+    let post = client.post(format!("http://{address}/health")).header("x-request-id", "caller-1");
+    let response = post.send().await.expect("an answer");
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-request-id"]),
+        (405, &"caller-1".parse().unwrap())
+    );
+    let body: Value = response.json().await.expect("the envelope");
+    assert_eq!(body, json!({ "error": "POST is not allowed for /health" }));
     shutdown.begin();
     running.await.expect("no panic").expect("an orderly end");
 }

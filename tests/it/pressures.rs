@@ -105,7 +105,8 @@ async fn an_exhausted_pool_costs_no_lease_and_no_ending_and_callers_are_told_soo
     let gate = Gate::closed();
     let config = db.config(&[("DATABASE_POOL_SIZE", "4"), ("LEASE_SECONDS", "10")]);
     let app = TestApp::start_with(config, gate.among_all()).await;
-    app.ready().await;
+    // Whether it is ready is asked later: the answer is kept for 5 s.
+    eventually("it works", async || app.get("/health").await.1["status"] == "healthy").await;
     let database = app.queue().database();
     let hold = || database.session(Lane::Shared, Duration::from_secs(1));
     let held = (hold().await.expect("one of two"), hold().await.expect("the other"));
@@ -121,6 +122,7 @@ async fn an_exhausted_pool_costs_no_lease_and_no_ending_and_callers_are_told_soo
     let took = asked.elapsed();
     assert!(answers.iter().all(|answer| *answer == (503, true)), "{answers:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(app.get("/health/ready").await.0, 200, "the database is well");
     let renewed = "select bool_and(lease_expires_at > last_attempted_at + interval '11 s') from agent_tasks";
     db.eventually("the leases are renewed", renewed).await;
     gate.open(5);

@@ -10,7 +10,7 @@ use task_processor::queue::{Ending, NewTask, Queue};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::support::{TestApp, TestDb};
+use crate::support::{Gate, TestApp, TestDb, eventually};
 
 /// Adds tasks whose process died under them twice, the first of them the oldest.
 async fn add_suspects(db: &TestDb, tasks: u32) -> Vec<Uuid> {
@@ -114,6 +114,54 @@ async fn requests_that_overlap_do_not_keep_a_suspect_waiting() {
     requests.await.expect("no panic");
     db.eventually("the requests are served", "select bool_and(status = 'completed') from agent_tasks").await;
     Arc::into_inner(app).expect("ours alone").stop().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_wanted_now_is_put_first() {
+    let db = TestDb::new().await;
+    let task = add_suspects(&db, 1).await[0];
+    db.execute("update agent_tasks set scheduled_for = now() + interval '1 hour'").await;
+    let app = TestApp::start(&db, &[]).await;
+    app.ready().await;
+    let answer = app.post("/process-task", &json!({ "task_id": task })).await;
+    assert_eq!(answer, (200, json!({ "success": true, "taskId": task })));
+    db.task_becomes(task, "status = 'completed'").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn where_no_loop_would_take_them_suspects_and_whoever_meets_one_are_refused_and_left_as_they_are() {
+    let db = TestDb::new().await;
+    let gate = Gate::closed();
+    let suspect = add_suspects(&db, 1).await[0];
+    db.execute("update agent_tasks set task_type = 'gate', scheduled_for = now() + interval '1 hour'").await;
+    let app = TestApp::start_with(db.config(&[("POLL_MODE", "request")]), gate.among_all()).await;
+    app.ready().await;
+    let later = NewTask { delay: Duration::from_hours(1), ..NewTask::new("echo", json!({})) };
+    let other = app.queue().enqueue_one(later).await.expect("a task").id;
+    let is_refused = async |task: Uuid| {
+        let answer = app.post("/process-task", &json!({ "task_id": task })).await;
+        assert_eq!(answer, (409, json!({ "error": "Task cannot run beside the others now" })));
+        assert!(
+            db.task_is(task, "status = 'pending' and scheduled_for > now() + interval '50 minutes'").await
+        );
+    };
+    is_refused(suspect).await;
+    db.execute(&format!("update agent_tasks set scheduled_for = now() where id = '{suspect}'")).await;
+    let webhook = json!({ "type": "INSERT", "table": "agent_tasks", "record": { "id": suspect } });
+    let answer = app.post("/process-task", &webhook).await.1;
+    assert_eq!(answer["skipped"], "Task cannot run beside the others now");
+    let meeting = async {
+        eventually("it runs alone", async || app.worker.metrics().running.get() == 1).await;
+        is_refused(other).await;
+        gate.open(1);
+    };
+    let any = json!({});
+    let ((_, drained), ()) = tokio::join!(app.post("/trigger-poll?wait=20", &any), meeting);
+    assert_eq!(drained["succeeded"], 1, "{drained}");
+    let (_, answer) = app.post("/process-task", &json!({ "task_id": other })).await;
+    assert_eq!(answer["succeeded"], 1, "{answer}");
+    app.stop().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::config::{Config, instance_name};
 use crate::db::Database;
 use crate::handler::Registry;
 use crate::queue::Queue;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{self, metrics::Metrics};
 use finding::{Finding, Severity};
 
 /// What all checks look at.
@@ -28,6 +28,7 @@ struct Patient {
 
 pub(super) async fn run(registry: &Registry, output: &Output) -> anyhow::Result<i32> {
     let config = Config::from_env()?;
+    telemetry::init(&config.log);
     let database = Database::new(&config.database)?;
     let budget = Budget::of(&config, &database)?;
     let queue = Queue::new(database.clone(), instance_name(), &config.worker, Metrics::new().into());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::claims::{Claims, Rule};
 use super::key_set::{KeySet, PublicKey, Unreachable};
 use super::{Caller, Refusal, Role};
-use crate::config::{AuthMode, TokenConfig};
+use crate::config::TokenConfig;
 
 /// The issuer and the audience of the tokens that `task-processor token` makes.
 const OURS: &str = "task-processor";
@@ -69,8 +69,7 @@ impl Tokens {
             rule.audiences.push(OURS.to_owned());
             (DecodingKey::from_secret(secret.expose_secret().as_bytes()), rule)
         });
-        let behind_iam = config.mode == AuthMode::CloudRunIam && config.on_cloud_run;
-        Self { secret, issuers, platform: behind_iam.then(|| google(config)) }
+        Self { secret, issuers, platform: config.is_behind_iam().then(|| google(config)) }
     }
 
     /// Whether no token at all can open a door.

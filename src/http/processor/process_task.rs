@@ -94,6 +94,6 @@ fn refusal(reason: NotClaimed) -> (StatusCode, String) {
             (StatusCode::UNPROCESSABLE_ENTITY, format!("No handler for task type: {kind}"))
         }
         NotClaimed::Paused(kind) => (StatusCode::CONFLICT, format!("Task type is paused: {kind}")),
-        NotClaimed::Suspect => (StatusCode::CONFLICT, "Task will run by itself".to_owned()),
+        NotClaimed::Suspect => (StatusCode::CONFLICT, "Task cannot run beside the others now".to_owned()),
     }
 }

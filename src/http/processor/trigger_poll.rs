@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::{inside, iso_in, wait_of};
 use crate::http::State;
 use crate::http::error::ApiError;
-use crate::http::extract::Wait;
+use crate::http::extract::{AnyBody, Wait};
 use crate::worker::Condition;
 
 /// Wakes the loop and answers at once; with `?wait=`, works off what is due and tells what it did. Any body will do.
 pub(in crate::http) async fn trigger_poll(
     Extract(state): Extract<State>,
     Wait(wait): Wait,
+    AnyBody: AnyBody,
 ) -> Result<Json<Value>, ApiError> {
     let worker = state.worker;
     if worker.condition() == Condition::Draining {
