@@ -17,6 +17,19 @@ impl Queue {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
+    /// Makes a pending task due, if it is not, and wakes the workers.
+    pub async fn hasten(&self, id: Uuid) -> Result<(), DbError> {
+        let sql = "
+            with moved as (
+                update agent_tasks
+                set scheduled_for = clock_timestamp()
+                where id = $1 and status = 'pending' and scheduled_for > clock_timestamp()
+            )
+            select pg_notify('agent_tasks', '')::text";
+        self.db.query(Lane::Request, deadline::REQUEST, sql, &[(&id, Type::UUID)]).await?;
+        Ok(())
+    }
+
     /// Moves a pending task to `delay` from now and wakes the workers. False if it is not pending.
     pub async fn reschedule(&self, id: Uuid, delay: Duration) -> Result<bool, DbError> {
         let sql = "

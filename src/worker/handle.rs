@@ -187,7 +187,7 @@ impl WorkerHandle {
         let engine = self.0.clone();
         let membership = match engine.company.try_join() {
             Some(membership) if engine.leases.len() < MOST_IN_HAND => membership,
-            _ => return self.put_first(id, early).await,
+            _ => return self.leave_to_the_loop(id, early).await,
         };
         let scope = scope.clone();
         // A caller that hangs up must not take the claim's reply along.
@@ -209,7 +209,7 @@ impl WorkerHandle {
             Ok(Ok(()))
         });
         match started.await {
-            Ok(Ok(Err(NotClaimed::Suspect))) => self.put_first(id, early).await,
+            Ok(Ok(Err(NotClaimed::Suspect))) => self.leave_to_the_loop(id, early).await,
             Ok(answer) => answer,
             Err(_) => Ok(Err(NotClaimed::NotPending)),
         }
@@ -217,7 +217,7 @@ impl WorkerHandle {
 
     /// Not ours for the moment: it must run alone, another one does, or too many are in hand. The loop takes it in its
     /// turn; where there is none it is refused.
-    async fn put_first(&self, id: Uuid, early: bool) -> Result<Result<(), NotClaimed>, DbError> {
+    async fn leave_to_the_loop(&self, id: Uuid, early: bool) -> Result<Result<(), NotClaimed>, DbError> {
         let engine = &self.0;
         match engine.queue.refusal(&engine.types, id, early).await? {
             None | Some(NotClaimed::Suspect) if engine.config.poll_mode == PollMode::Request => {
@@ -225,7 +225,7 @@ impl WorkerHandle {
             }
             None | Some(NotClaimed::Suspect) => {
                 if early {
-                    engine.queue.reschedule(id, Duration::ZERO).await?;
+                    engine.queue.hasten(id).await?;
                 }
                 self.wake();
                 Ok(Ok(()))

@@ -117,7 +117,7 @@ async fn a_suspect_waits_for_long_tasks_without_stopping_the_other_processes() {
 }
 
 #[tokio::test]
-async fn while_a_task_runs_alone_others_are_refused_or_put_first_as_they_would_be_otherwise() {
+async fn while_a_task_runs_alone_others_are_refused_or_made_due_as_they_would_be_otherwise() {
     let db = TestDb::new().await;
     db.execute(
         "insert into agent_tasks (task_type, agent_type, crash_count, context_json)
@@ -133,7 +133,13 @@ async fn while_a_task_runs_alone_others_are_refused_or_put_first_as_they_would_b
     assert_eq!(app.post("/process-task", &webhook).await.1["skipped"], "Task is not due yet");
     assert_eq!(app.post("/process-task", &json!({ "task_id": unknown })).await.0, 422);
     assert!(db.task_is(tomorrow, "scheduled_for > now() + interval '23 hours'").await);
-    assert_eq!(app.post("/process-task", &json!({ "task_id": tomorrow })).await.0, 200);
+    let sql = "insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+        values ('echo', 't', now() - interval '1 hour', '{}') returning id";
+    let overdue = db.value(sql).await;
+    for task in [tomorrow, overdue] {
+        assert_eq!(app.post("/process-task", &json!({ "task_id": task })).await.0, 200);
+    }
+    db.task_becomes(overdue, "status = 'completed' and scheduled_for < now() - interval '59 minutes'").await;
     db.task_becomes(tomorrow, "status = 'completed'").await;
     app.stop().await;
 }

@@ -117,7 +117,7 @@ async fn requests_that_overlap_do_not_keep_a_suspect_waiting() {
 }
 
 #[tokio::test]
-async fn a_suspect_that_is_wanted_now_is_put_first() {
+async fn a_suspect_that_is_wanted_now_is_made_due() {
     let db = TestDb::new().await;
     let task = add_suspects(&db, 1).await[0];
     db.execute("update agent_tasks set scheduled_for = now() + interval '1 hour'").await;
