@@ -7,6 +7,7 @@
 -- * A row is named by its `ctid`, so that no index is descended to change it. Every statement of a function sees what its
 --   forerunner has locked: the rows are where they were found. `status || ''` implies no partial index and is checked
 --   all the same: whatever plan is chosen, a task that is no longer pending is not claimed.
+-- * Of many large inputs only the first 8 MiB are taken: ask again for the others.
 -- * An array, not a join: for a join with a small table the planner would rather read all finished tasks.
 -- * Times and numbers leave as float8 or text: a row that others filled with infinity or rubbish must fail alone, not with
 --   the claim.
@@ -42,6 +43,19 @@ set plan_cache_mode = force_generic_plan
 as $function$
 #variable_conflict use_column
 begin
+    -- Together no more than a worker has memory for: the rest stays pending. Sizes as stored are known without reading.
+    if cardinality(places) > 8 then
+        places := array(
+            select sized.place
+            from (
+                select task.ctid as place, picked.position,
+                    sum(pg_column_size(task.context_json)) over (order by picked.position) as bytes
+                from unnest(places) with ordinality as picked (place, position)
+                join agent_tasks task on task.ctid = picked.place
+            ) sized
+            where sized.bytes <= 8388608 or sized.position = 1
+        );
+    end if;
     return query
     with claimed as (
         update agent_tasks task

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clients::Clients;
 use crate::config::{Config, instance_name};
@@ -115,7 +116,7 @@ impl Bound {
         let serving = tokio::spawn(server.serve(router, closed.clone()));
         // A task of its own: on the thread that blocks on the runtime, the loop would have to be woken from another one for
         // every claim (measured: a fifth of the time from commit to start).
-        let worked = tokio::spawn(app.worker.run()).await;
+        let worked = AbortOnDropHandle::new(tokio::spawn(app.worker.run())).await;
         closed.cancel();
         let _ = serving.await;
         queue.database().close();

@@ -91,7 +91,11 @@ pub fn run(registry: Registry) -> ExitCode {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => finish(runtime, dispatch(cli, registry)),
+        Ok(runtime) => {
+            // In a task: whatever panics there, the runtime is still ours to end.
+            let work = runtime.spawn(dispatch(cli, registry));
+            finish(runtime, work).unwrap_or_else(|panic| Err(panic.into()))
+        }
         Err(error) => Err(error.into()),
     };
     match result {

@@ -31,10 +31,10 @@ impl<'de> Deserializer<'de> for Context<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        self.0.deserialize_newtype_struct(name, visitor)
+        visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -71,6 +71,10 @@ mod tests {
         name: Option<String>,
     }
 
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct Wrapped(Named);
+
     fn read<T: DeserializeOwned>(context: &Value) -> Result<T, String> {
         serde_path_to_error::deserialize(Context(context)).map_err(|error| error.to_string())
     }
@@ -87,6 +91,7 @@ mod tests {
             read::<Named>(&other).expect_err("no object");
         }
         read::<Option<Named>>(&json!(["Ada"])).expect_err("no object either");
+        read::<Wrapped>(&json!(["Ada"])).expect_err("nor here");
         assert_eq!(read::<Option<Named>>(&json!(null)), Ok(None));
     }
 

@@ -42,8 +42,8 @@ use context::Context;
 pub trait Handler: Send + Sync + 'static {
     /// The `task_type` it does.
     const TASK_TYPE: &'static str;
-    /// What `context_json` must hold. A task that holds something else fails for good, naming the field. A struct is read
-    /// from an object only, not from an array.
+    /// What `context_json` must hold. A task that holds something else fails for good, naming the field. Its
+    /// own fields are read from an object only, not from an array.
     type Input: DeserializeOwned + Send;
 
     /// Makes one attempt.

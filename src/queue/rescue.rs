@@ -61,15 +61,23 @@ impl Queue {
         let (rows, _) = self.rescue_query([PICK, PICK], overdue, left_out, None).await?;
         let ids: Vec<Uuid> =
             rows.iter().map(|row| row.try_get(0)).collect::<Result<_, tokio_postgres::Error>>()?;
-        let until = Instant::now() + deadline::REQUEST;
+        let (until, picked) = (Instant::now() + deadline::REQUEST, ids.len() as u64);
         let rescue_part = |ids: Vec<Uuid>| async move { self.rescue_some(overdue, &[], Some(&ids)).await };
-        let parts = self.around_stubborn(ids, until, rescue_part).await?;
-        Ok(parts.into_iter().fold(Rescued::default(), |all, part| Rescued {
+        let (parts, ended) = self.around_stubborn(ids, until, rescue_part).await;
+        let mut all = parts.into_iter().fold(Rescued::default(), |all, part| Rescued {
             tasks: all.tasks + part.tasks,
             poisoned: all.poisoned + part.poisoned,
             due: all.due || part.due,
             next_expiry: part.next_expiry,
-        }))
+        });
+        if all.tasks == 0 {
+            return ended.map(|()| all);
+        }
+        if picked >= LIMIT.unsigned_abs() {
+            all.next_expiry = Some(Duration::ZERO);
+        }
+        // Whoever was taken back before an error has to be told of.
+        Ok(all)
     }
 
     async fn rescue_some(

@@ -72,21 +72,22 @@ impl Queue {
             let claim_ids = |ids: Vec<Uuid>| async move {
                 self.claim_by(CLAIM_PICKED, &[(&ids, Type::UUID_ARRAY)]).await
             };
-            let parts = self.around_stubborn(ids, began + BUDGET, claim_ids).await?;
+            let (parts, ended) = self.around_stubborn(ids, began + BUDGET, claim_ids).await;
+            // Whatever was claimed before: of a reply that was lost the caller must hear, and have it all given back.
+            ended?;
             claimed.extend(parts.into_iter().flatten());
         }
         Ok(claimed)
     }
 
     /// Runs a statement over `ids`, in ever smaller parts where the database refuses it, and leaves out the rows at
-    /// fault. Answers what the parts answered. Of another error the caller must hear, whatever was done before: of a
-    /// claim whose reply was lost, above all.
+    /// fault. Answers what the parts answered, and the error that ended the search, if one did.
     pub(super) async fn around_stubborn<T, F>(
         &self,
         ids: Vec<Uuid>,
         until: Instant,
         mut statement: impl FnMut(Vec<Uuid>) -> F,
-    ) -> Result<Vec<T>, DbError>
+    ) -> (Vec<T>, Result<(), DbError>)
     where
         F: Future<Output = Result<T, DbError>>,
     {
@@ -103,13 +104,13 @@ impl Queue {
                         parts.push_front(part);
                     }
                 },
-                Err(error) => return Err(error),
+                Err(error) => return (done, Err(error)),
             }
             if Instant::now() > until {
                 break;
             }
         }
-        Ok(done)
+        (done, Ok(()))
     }
 
     /// A statement that writes log rows and, should the database refuse it, the same without them: the work outranks

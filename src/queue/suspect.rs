@@ -67,7 +67,9 @@ impl Queue {
             let Some(row) = rows.first() else { break };
             let id: Uuid = row.try_get(0)?;
             let reserve = |ids: Vec<Uuid>| async move { self.reserve(ids[0]).await };
-            if let Some(reserved) = self.around_stubborn(vec![id], until, reserve).await?.pop() {
+            let (mut reserved, ended) = self.around_stubborn(vec![id], until, reserve).await;
+            ended?;
+            if let Some(reserved) = reserved.pop() {
                 return Ok(reserved.then_some(id));
             }
         }
@@ -90,7 +92,8 @@ impl Queue {
         let claim = |ids: Vec<Uuid>| async move {
             self.claim_by(CLAIM_RESERVED, &[(&ids[0], Type::UUID), (&longest, Type::FLOAT8)]).await
         };
-        let claimed = self.around_stubborn(vec![id], Instant::now() + BUDGET, claim).await?;
+        let (claimed, ended) = self.around_stubborn(vec![id], Instant::now() + BUDGET, claim).await;
+        ended?;
         Ok(claimed.into_iter().flatten().next())
     }
 

@@ -122,10 +122,7 @@ impl Ticket {
     async fn watch(&self, mut code: Code) -> End {
         let cut_short = tokio::select! {
             biased;
-            joined = &mut code => {
-                self.held.gone();
-                return End::of(joined);
-            }
+            joined = &mut code => return End::of(joined),
             stop = self.held.stopped() => End::Stopped(stop),
             () = self.scope.cut.cancelled() => {
                 self.held.stop(Stop::Released);
@@ -136,9 +133,7 @@ impl Ticket {
         // Nobody else may have the task before its code has really stopped: wait, for ever if need be.
         self.held.must_be_gone_in(STUCK_AFTER);
         code.abort();
-        let joined = code.await;
-        self.held.gone();
-        match (joined, cut_short) {
+        match (code.await, cut_short) {
             // It answered while it was being stopped. Unless the lease is gone that answer is as good as any.
             (Ok((outcome, took)), End::TimedOut | End::Stopped(Stop::Cancelled | Stop::Released)) => {
                 End::Answered(outcome, took)
@@ -148,6 +143,7 @@ impl Ticket {
     }
 
     fn finish(self: Box<Self>, engine: Arc<Engine>, end: End, took: Option<Duration>) {
+        self.held.gone();
         let (ending, error) = decide(self.held.lease, &self.terms, end);
         let ending = match took {
             Some(took) => ending.after(took),

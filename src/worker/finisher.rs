@@ -1,6 +1,7 @@
 //! Ends attempts in batches: the first at once, and the next one grows while the database is busy with it, and for some
 //! time more: a statement has a price of its own.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,8 +21,9 @@ const REST: (u32, Duration) = (2, Duration::from_millis(50));
 /// Somebody else's lock on a row mostly lasts for a moment: that of another process's claim, which met the row while it
 /// was being claimed by us, for a few milliseconds.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
-/// An ending that was too slow is tried again after so many times as long as that took: the others wait meanwhile.
-const SLOW_REST: u32 = 10;
+/// An ending that was too slow is tried again, alone, after so many times as long as that took, but at most this long:
+/// the others wait during the try.
+const SLOW_REST: (u32, Duration) = (5, Duration::from_secs(30));
 /// What one statement carries of results and errors, in bytes.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -53,48 +55,50 @@ impl Finisher {
 }
 
 async fn run(queue: Queue, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut locked = Locked::default();
+    let (mut locked, mut slow) = (Locked::default(), Slow::default());
     let mut next_at = Instant::now();
     loop {
         let mut batch: Vec<Request> = Vec::new();
+        let again = locked.next_try().into_iter().chain(slow.next_try()).min();
         let open = tokio::select! {
             received = requests.recv_many(&mut batch, MAX_BATCH) => received > 0,
-            () = sleep_until(locked.next_try), if !locked.requests.is_empty() => true,
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => true,
         };
         if !open {
-            if locked.requests.is_empty() {
-                return;
+            match again {
+                None => return,
+                Some(moment) => sleep_until(moment).await,
             }
-            sleep_until(locked.next_try).await;
         }
         if !batch.is_empty() {
             fill(&mut batch, &mut requests, next_at).await;
             next_at = Instant::now() + PACE;
         }
-        let again = locked.due();
-        let began = Instant::now();
+        batch.extend(locked.due());
         if !batch.is_empty() {
-            finish(&queue, batch, &mut locked).await;
-        }
-        // In a statement of their own: what is in their way must not stop the others again.
-        if !again.is_empty() {
             let began = Instant::now();
-            finish(&queue, again, &mut locked).await;
-            locked.rest(began.elapsed() * SLOW_REST);
+            finish(&queue, batch, &mut locked, &mut slow).await;
+            next_at = next_at.max(Instant::now() + (began.elapsed() * REST.0).min(REST.1));
         }
-        next_at = next_at.max(Instant::now() + (began.elapsed() * REST.0).min(REST.1));
+        // The first of them tells whether the others are worth a try.
+        while let Some(request) = slow.due() {
+            finish(&queue, vec![request], &mut locked, &mut slow).await;
+        }
     }
 }
 
-/// Ends attempts, but for those whose rows are locked.
-async fn finish(queue: &Queue, batch: Vec<Request>, locked: &mut Locked) {
+/// Ends attempts, but for those that somebody's lock is in the way of.
+async fn finish(queue: &Queue, batch: Vec<Request>, locked: &mut Locked, slow: &mut Slow) {
     let (endings, attempts): (Vec<Ending>, Vec<Ended>) = batch.into_iter().unzip();
+    let began = Instant::now();
     let verdicts = end_at_last(queue, &endings).await;
+    let took = began.elapsed();
     let mut settled = Vec::with_capacity(verdicts.len());
     for ((ending, ended), verdict) in endings.into_iter().zip(attempts).zip(verdicts) {
         match verdict {
-            Verdict::Locked => locked.add((ending, ended)),
-            verdict => settled.push((ended, verdict)),
+            None => slow.add((ending, ended), took),
+            Some(Verdict::Locked) => locked.add((ending, ended)),
+            Some(verdict) => settled.push((ended, verdict)),
         }
     }
     // Beside the next batch, which does not wait for log lines to be written.
@@ -105,7 +109,7 @@ async fn finish(queue: &Queue, batch: Vec<Request>, locked: &mut Locked) {
     });
 }
 
-/// Endings whose rows, or what their triggers need, somebody else holds. They keep nobody else waiting, and are tried again.
+/// Endings whose rows somebody else holds. They keep nobody else waiting, and join a later batch.
 struct Locked {
     requests: Vec<Request>,
     next_try: Instant,
@@ -126,9 +130,8 @@ impl Locked {
         self.requests.push(request);
     }
 
-    /// Tries none of them for so long.
-    fn rest(&mut self, time: Duration) {
-        self.next_try = self.next_try.max(Instant::now() + time);
+    fn next_try(&self) -> Option<Instant> {
+        (!self.requests.is_empty()).then_some(self.next_try)
     }
 
     /// Those that are to be tried again now, if it is time.
@@ -140,6 +143,37 @@ impl Locked {
             return std::mem::take(&mut self.requests);
         }
         Vec::new()
+    }
+}
+
+/// Endings whose statement was too slow all by itself: a trigger of theirs, say, waits for a lock.
+struct Slow {
+    requests: VecDeque<Request>,
+    next_try: Instant,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self { requests: VecDeque::new(), next_try: Instant::now() }
+    }
+}
+
+impl Slow {
+    fn add(&mut self, request: Request, took: Duration) {
+        self.next_try = Instant::now() + (took * SLOW_REST.0).min(SLOW_REST.1);
+        self.requests.push_back(request);
+    }
+
+    fn next_try(&self) -> Option<Instant> {
+        (!self.requests.is_empty()).then_some(self.next_try)
+    }
+
+    /// The next one, if it is time.
+    fn due(&mut self) -> Option<Request> {
+        if self.next_try > Instant::now() {
+            return None;
+        }
+        self.requests.pop_front()
     }
 }
 
@@ -155,21 +189,22 @@ async fn fill(batch: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<R
 }
 
 /// Repeats the statement until the database answers. A token that ended its attempt in a try whose reply was lost is
-/// recognised: the verdict is then `Already`.
-async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Verdict> {
+/// recognised: the verdict is then `Already`. None for those that were too slow all by themselves.
+async fn end_at_last(queue: &Queue, endings: &[Ending]) -> Vec<Option<Verdict>> {
     let mut portion = Portion::of(endings.len());
     let mut verdicts = Vec::with_capacity(endings.len());
     while verdicts.len() < endings.len() {
         let rest = &endings[verdicts.len()..];
         let began = Instant::now();
-        match queue.end(portion.first(rest)).await {
+        let part = portion.first(rest);
+        match queue.end(part).await {
             Ok(more) => {
-                verdicts.extend(more);
+                verdicts.extend(more.into_iter().map(Some));
                 portion.answered(began.elapsed());
             }
-            Err(error) if portion.size == 1 && error.is_too_slow() => {
-                tracing::warn!(task_id = %rest[0].lease().id, %error, "an ending waits for somebody's lock");
-                verdicts.push(Verdict::Locked);
+            Err(error) if part.len() == 1 && error.is_too_slow() => {
+                tracing::warn!(task_id = %part[0].lease().id, %error, "an ending is too slow, others go first");
+                verdicts.push(None);
             }
             Err(error) => {
                 tracing::warn!(endings = rest.len(), %error, "endings wait for the database");

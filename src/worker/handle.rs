@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Releasing takes a round trip or two. Code that will not stop must not keep the caller waiting.
 const RELEASE_WITHIN: Duration = Duration::from_secs(3);
-/// Beyond this many tasks in hand, one that is wanted now is put at the head of the queue instead of being claimed.
+/// Beyond this many tasks in hand, one that is wanted now is left to the loop instead of being claimed.
 const MOST_IN_HAND: usize = 2_000;
 
 /// A handle on the worker. Cheap to clone.

@@ -45,6 +45,24 @@ async fn urgent_comes_before_high_medium_and_low_across_types_and_claims_and_the
 }
 
 #[tokio::test]
+async fn of_many_large_inputs_a_claim_takes_the_first_that_a_worker_has_memory_for() {
+    let db = TestDb::new().await;
+    db.execute(
+        "alter table agent_tasks alter context_json set storage external;
+         insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+         select 'a', 't', now() - n * interval '1 s', jsonb_build_object('label', n, 'pad', repeat('x', 1000000))
+         from generate_series(1, 20) n;
+         update agent_tasks set context_json = context_json || '{\"label\": \"oldest\"}' where context_json -> 'label' = '20'",
+    )
+    .await;
+    let queue = db.queue("test", &[]);
+    let first = claim_labels(&queue, &["a"], 100).await;
+    assert_eq!((first.len(), first[0].as_str()), (8, "oldest"));
+    assert_eq!(claim_labels(&queue, &["a"], 100).await.len(), 8);
+    assert_eq!(claim_labels(&queue, &["a"], 100).await.len(), 4);
+}
+
+#[tokio::test]
 async fn only_due_tasks_of_known_types_that_are_not_paused_are_claimed() {
     let db = TestDb::new().await;
     db.execute(

@@ -305,8 +305,13 @@ async fn a_lock_that_the_log_of_one_task_waits_for_delays_no_other_ending() {
     let app = TestApp::start(&db, &[]).await;
     let holder = connect(&db.direct_url()).await;
     holder.batch_execute("select pg_advisory_lock(1)").await.expect("the lock");
-    let waits = app.add(json!({ "waits": true })).await;
-    db.task_becomes(waits, "status = 'processing'").await;
+    let context = |n| if n == 1 { json!({ "waits": true }) } else { json!({}) };
+    let tasks: Vec<NewTask> = (0..4).map(|n| NewTask::new("echo", context(n))).collect();
+    let ids = app.queue().enqueue(&tasks).await.expect("tasks");
+    let waits = ids[1].id;
+    for together in [0, 2, 3] {
+        db.task_becomes(ids[together].id, "status = 'completed'").await;
+    }
     for _ in 0..3 {
         let other = app.add(json!({})).await;
         db.task_becomes(other, "status = 'completed'").await;

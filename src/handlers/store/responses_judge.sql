@@ -35,7 +35,12 @@ with answer as (
 )
 update community_responses response
 set usefulness_score = $4,
-    impact_description = coalesce(nullif($5, ''), response.impact_description),
+    -- The text that came with the score stands, too.
+    impact_description = coalesce(
+        case when response.usefulness_score is not null then response.impact_description end,
+        nullif($5, ''),
+        response.impact_description
+    ),
     credits_awarded = coalesce(credit.amount, response.credits_awarded),
     credited_at = case when credit.amount is null then response.credited_at else clock_timestamp() end,
     status = case
