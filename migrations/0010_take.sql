@@ -44,7 +44,9 @@ as $function$
 #variable_conflict use_column
 begin
     -- Together no more than a worker has memory for: the rest stays pending. Sizes as stored are known without reading.
-    if cardinality(places) > 8 then
+    if cardinality(places) > 8 and (
+        select sum(pg_column_size(task.context_json)) from agent_tasks task where task.ctid = any (places)
+    ) > 8388608 then
         places := array(
             select sized.place
             from (
