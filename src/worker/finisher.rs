@@ -23,7 +23,7 @@ const REST: (u32, Duration) = (2, Duration::from_millis(50));
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 /// An ending that was too slow is tried again, alone, after so many times as long as that took, but at most this long:
 /// the others wait during the try.
-const SLOW_REST: (u32, Duration) = (5, Duration::from_secs(30));
+const SLOW_REST: (u32, Duration) = (5, Duration::from_secs(10));
 /// What one statement carries of results and errors, in bytes.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
