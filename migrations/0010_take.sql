@@ -44,19 +44,20 @@ as $function$
 #variable_conflict use_column
 begin
     -- Together no more than a worker has memory for: the rest stays pending. Sizes as stored are known without reading.
-    if cardinality(places) > 8 and (
-        select sum(pg_column_size(task.context_json)) from agent_tasks task where task.ctid = any (places)
-    ) > 8388608 then
-        places := array(
-            select sized.place
-            from (
-                select task.ctid as place, picked.position,
-                    sum(pg_column_size(task.context_json)) over (order by picked.position) as bytes
-                from unnest(places) with ordinality as picked (place, position)
-                join agent_tasks task on task.ctid = picked.place
-            ) sized
-            where sized.bytes <= 8388608 or sized.position = 1
-        );
+    -- The question of the sizes is one of its own: in one expression the database would prepare it for every claim.
+    if cardinality(places) > 8 then
+        if (select sum(pg_column_size(task.context_json)) from agent_tasks task where task.ctid = any (places)) > 8388608 then
+            places := array(
+                select sized.place
+                from (
+                    select task.ctid as place, picked.position,
+                        sum(pg_column_size(task.context_json)) over (order by picked.position) as bytes
+                    from unnest(places) with ordinality as picked (place, position)
+                    join agent_tasks task on task.ctid = picked.place
+                ) sized
+                where sized.bytes <= 8388608 or sized.position = 1
+            );
+        end if;
     end if;
     return query
     with claimed as (
