@@ -115,7 +115,7 @@ impl Bound {
         // The doors stay open until the work has ended: readiness has to be told while tasks are being finished.
         let serving = tokio::spawn(server.serve(router, closed.clone()));
         // A task of its own: on the thread that blocks on the runtime, the loop would have to be woken from another one for
-        // every claim (measured: a fifth of the time from commit to start).
+        // every claim (measured: a tenth of the time from commit to start).
         let worked = AbortOnDropHandle::new(tokio::spawn(app.worker.run())).await;
         closed.cancel();
         let _ = serving.await;

@@ -116,8 +116,9 @@ impl Database {
         self.lend(self.pool(lane).timeout_get(&timeouts).await, deadline, lane != Lane::Shared)
     }
 
-    /// Borrows a connection for a claim, for what else the loop waits for, or for a probe: a shared one if one is free at this moment, so
-    /// that it need not wait behind an ending; else the one kept for work, so that it never waits behind handlers and the API.
+    /// Borrows a connection for a claim, for what else the loop waits for, or for a probe: a shared one if one is free at
+    /// this moment, so that it need not wait behind an ending; else the one kept for work, so that it never waits behind
+    /// handlers and the API.
     pub async fn claim_session(&self, deadline: Duration) -> Result<Session, DbError> {
         let at_once = Timeouts { wait: Some(Duration::ZERO), ..TIMEOUTS };
         match self.shared.timeout_get(&at_once).await {

@@ -96,8 +96,9 @@ impl Horizon {
                 (_, Some(complete)) if complete.more_behind => self.complete = None,
                 (Found::All, Some(complete)) => complete.since = at,
                 (Found::Part(waited), Some(complete)) => {
-                    complete.since =
-                        left_since(*waited).map_or(complete.since, |since| since.max(complete.since));
+                    if let Some(since) = left_since(*waited) {
+                        complete.since = complete.since.max(since);
+                    }
                 }
             }
             return;

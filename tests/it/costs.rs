@@ -91,13 +91,20 @@ async fn a_drained_task_costs_two_row_versions_one_log_row_and_a_small_part_of_a
     assert!(transactions <= TASKS / 20, "{transactions} transactions for {TASKS} tasks");
 }
 
-#[tokio::test]
-async fn deleting_what_is_old_reads_the_table_once_however_much_of_it_is_young() {
+/// A database, and a connection that asks what it has done. None behind a pooler, whose sessions do not end with the
+/// service: what they have done is counted when they end.
+async fn counted() -> Option<(TestDb, Client)> {
     let db = TestDb::new().await;
     if db.url() != db.direct_url() {
-        return;
+        return None;
     }
     let client = connect(&db.direct_url()).await;
+    Some((db, client))
+}
+
+#[tokio::test]
+async fn deleting_what_is_old_reads_the_table_once_however_much_of_it_is_young() {
+    let Some((db, client)) = counted().await else { return };
     client
         .batch_execute(&format!(
             "insert into agent_tasks (task_type, agent_type, context_json, status, completed_at)
@@ -123,11 +130,7 @@ async fn deleting_what_is_old_reads_the_table_once_however_much_of_it_is_young()
 
 #[tokio::test]
 async fn what_operators_ask_of_unfinished_tasks_reads_none_of_those_that_have_ended() {
-    let db = TestDb::new().await;
-    if db.url() != db.direct_url() {
-        return;
-    }
-    let client = connect(&db.direct_url()).await;
+    let Some((db, client)) = counted().await else { return };
     // The statistics are of a time when all were pending. The rows have the size of real ones: a table hardly larger than
     // the index of the pending tasks, still as wide as the backlog was, may well be read instead of it.
     let finished = format!(
@@ -170,11 +173,7 @@ async fn what_operators_ask_of_unfinished_tasks_reads_none_of_those_that_have_en
 
 #[tokio::test]
 async fn the_poll_of_an_idle_queue_is_one_statement() {
-    let db = TestDb::new().await;
-    if db.url() != db.direct_url() {
-        return;
-    }
-    let client = connect(&db.direct_url()).await;
+    let Some((db, client)) = counted().await else { return };
     let before = Counts::settled(&client).await;
     let began = Instant::now();
     let app = TestApp::start(&db, &[("POLLING_INTERVAL_MS", "100")]).await;
