@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_util::sync::CancellationToken;
 
 use super::target::{SslMode, Target, TargetError};
-use super::{Database, tls};
+use super::{Database, DbError, tls};
 
 const PROBE_EVERY: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -45,8 +46,8 @@ impl ListenerStatus {
 
 /// The listening connection, before it runs.
 pub struct Listener {
+    database: Database,
     target: Target,
-    ca_cert: Option<String>,
     channels: &'static [&'static str],
     probe: String,
     heard: mpsc::Sender<Heard>,
@@ -64,8 +65,8 @@ impl Listener {
         let (heard, receiver) = mpsc::channel(256);
         let status = ListenerStatus::default();
         let listener = Self {
+            database: database.clone(),
             target: target.unwrap_or_else(|| database.target().clone()),
-            ca_cert: database.ca_cert().map(str::to_owned),
             channels,
             // Of its own for every process: another's probe must not pass for ours.
             probe: format!("task_processor_probe_{}", uuid::Uuid::new_v4().simple()),
@@ -104,7 +105,7 @@ impl Listener {
         }
     }
 
-    /// Whether a notification sent on this connection is heard on it, and if not, why. `heard` is the listener's receiver.
+    /// Whether a notification sent on another connection is heard on this one, and if not, why. `heard` is the listener's receiver.
     pub async fn probe(self, mut heard: mpsc::Receiver<Heard>) -> Result<(), String> {
         tokio::select! {
             // A connection was made, and its first probe came back.
@@ -124,7 +125,7 @@ impl Listener {
                 self.converse(client, connection).await
             }
             mode => {
-                let connector = tls::connector(mode, self.ca_cert.as_deref())
+                let connector = tls::connector(mode, self.database.ca_cert())
                     .map_err(|TargetError(what)| anyhow::anyhow!("LISTEN connection: {what}"))?;
                 let (client, connection) =
                     timeout(ANSWER_WITHIN * 2, self.target.postgres.connect(connector)).await??;
@@ -164,14 +165,18 @@ impl Listener {
             timeout(ANSWER_WITHIN, client.batch_execute(&listens.join("; "))).await??;
             let mut first = true;
             loop {
-                let notify = format!("notify {}", self.probe);
-                timeout(ANSWER_WITHIN, client.batch_execute(&notify)).await??;
-                if timeout(ANSWER_WITHIN, probes.recv()).await.is_err() {
-                    anyhow::bail!(
-                        "LISTEN was accepted but nothing is heard: is a transaction pooler in between?"
-                    );
+                // Sent on another connection: through a transaction pooler one's own words may come back, and no others.
+                let sent = self.send_probe().await;
+                if first || sent.is_ok() {
+                    sent?;
+                    if timeout(ANSWER_WITHIN, probes.recv()).await.is_err() {
+                        anyhow::bail!(
+                            "LISTEN was accepted but nothing is heard: is a transaction pooler in between, or LISTEN_DATABASE_URL another database?"
+                        );
+                    }
                 }
                 if std::mem::take(&mut first) {
+                    self.database.has_sessions(&self.target);
                     self.status.0.store(true, Ordering::Relaxed);
                     self.heard.send(Heard::Connected).await?;
                 }
@@ -182,5 +187,11 @@ impl Listener {
             result = read => result,
             result = speak => result,
         }
+    }
+
+    async fn send_probe(&self) -> Result<(), DbError> {
+        let mut session = self.database.claim_session(ANSWER_WITHIN).await?;
+        session.query("select pg_notify($1, '')", &[(&self.probe, Type::TEXT)]).await?;
+        Ok(())
     }
 }

@@ -9,11 +9,13 @@ pub mod inspect;
 mod listen;
 mod migrate;
 mod pool;
+mod session;
 mod target;
 mod tls;
 
 pub use error::DbError;
 pub use listen::{Heard, Listener, ListenerStatus};
 pub use migrate::{Migration, MigrationReport, SchemaState, migrate, pending_migrations, schema_state};
-pub use pool::{Database, Lane, Param, Session};
+pub use pool::{Database, Lane};
+pub use session::{Param, Session};
 pub use target::{Target, TargetError};

@@ -4,21 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime,
-    TimeoutType, Timeouts,
+    Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
 };
-use tokio::time::timeout;
-use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::contact::Contact;
+use super::session::{Afterwards, Backends, Param, Session};
 use super::target::{SslMode, Target, TargetError};
 use super::{DbError, tls};
 use crate::config::DatabaseConfig;
-
-/// A query parameter with its type: typed statements ask the server nothing.
-pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Which part of the pool a query may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +38,6 @@ const TIMEOUTS: Timeouts = Timeouts {
     recycle: Some(Duration::from_secs(2)),
 };
 
-/// How long a statement that nobody waits for may take to be stopped.
-const CANCEL_WITHIN: Duration = Duration::from_secs(3);
-
 /// All connections of this process but the listening one. Clones share them.
 #[derive(Clone)]
 pub struct Database {
@@ -54,32 +47,8 @@ pub struct Database {
     work: Pool,
     shared: Pool,
     contact: Arc<Contact>,
+    backends: Arc<Backends>,
     tls: Option<MakeRustlsConnect>,
-}
-
-/// One connection, lent from the pool.
-pub struct Session {
-    object: Option<Object>,
-    deadline: Duration,
-    contact: Arc<Contact>,
-    afterwards: Afterwards,
-    /// What it says of writing is true of the server: a handler's statement may have been refused by somebody else.
-    is_ours: bool,
-    /// No transaction pooler stands in between.
-    direct: bool,
-    tls: Option<MakeRustlsConnect>,
-}
-
-/// What becomes of a connection whose session is dropped now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Afterwards {
-    /// The next one gets it.
-    GoesBack,
-    /// It leads to a server that takes no writes.
-    IsClosed,
-    /// A query is under way whose answer is still to come, and the next one would wait behind it: it is closed, and the
-    /// query cancelled.
-    IsAbandoned,
 }
 
 impl Database {
@@ -93,7 +62,8 @@ impl Database {
         };
         let part = |size| build_pool(&target, tls.clone(), size);
         let (renewal, work, shared) = (part(1)?, part(1)?, part(config.pool_size.saturating_sub(2).max(1))?);
-        Ok(Self { target, ca_cert, renewal, work, shared, contact: Arc::default(), tls })
+        let (contact, backends) = Default::default();
+        Ok(Self { target, ca_cert, renewal, work, shared, contact, backends, tls })
     }
 
     /// Where the connections go.
@@ -105,6 +75,13 @@ impl Database {
     /// The CA certificate they trust beside the platform's.
     pub(super) fn ca_cert(&self) -> Option<&str> {
         self.ca_cert.as_deref()
+    }
+
+    /// A notification has come in on an idle connection to `target`: none to there is shared with others.
+    pub(super) fn has_sessions(&self, target: &Target) {
+        if target.postgres == self.target.postgres {
+            self.backends.are_own();
+        }
     }
 
     /// Borrows a connection whose queries must be answered within `deadline`.
@@ -138,6 +115,7 @@ impl Database {
                 object: Some(object),
                 deadline,
                 contact: self.contact.clone(),
+                backends: self.backends.clone(),
                 afterwards: Afterwards::GoesBack,
                 is_ours,
                 direct: !self.target.transaction_pooler,
@@ -191,87 +169,6 @@ impl Database {
             Lane::Shared | Lane::Request => &self.shared,
         }
     }
-}
-
-impl Session {
-    /// Runs one typed, unnamed statement.
-    pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        self.ask(async |object| object.query_typed(sql, params).await).await
-    }
-
-    /// Runs statements without parameters or rows, as one simple query.
-    pub async fn batch(&mut self, sql: &str) -> Result<(), DbError> {
-        self.ask(async |object| object.batch_execute(sql).await).await
-    }
-
-    /// Closes the connection instead of lending it to the next: it may hold an open transaction.
-    pub fn discard(mut self) {
-        self.afterwards = Afterwards::IsAbandoned;
-    }
-
-    async fn ask<T>(
-        &mut self,
-        question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, DbError> {
-        let object = self.object.as_ref().expect("present until the session is dropped");
-        self.afterwards = Afterwards::IsAbandoned;
-        let result = match timeout(self.deadline, question(object)).await {
-            Ok(result) => {
-                let result = result.map_err(note_detail);
-                // The server that can be written to is at the other end of another connection, if anywhere.
-                self.afterwards = match result.as_ref().is_err_and(DbError::is_read_only) {
-                    true => Afterwards::IsClosed,
-                    false => Afterwards::GoesBack,
-                };
-                result
-            }
-            Err(_) => Err(DbError::Timeout(self.deadline)),
-        };
-        if self.is_ours || self.afterwards != Afterwards::IsClosed {
-            self.contact.heard(&result);
-        }
-        result
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.afterwards != Afterwards::GoesBack
-            && let Some(object) = self.object.take()
-        {
-            let client = Object::take(object);
-            // PgBouncer before 1.20 may crash on a cancel request, and take all of its clients along. Through a pooler
-            // the role's `statement_timeout` has to do.
-            if self.afterwards == Afterwards::IsAbandoned && self.direct {
-                abandon(client, self.tls.take());
-            }
-        }
-    }
-}
-
-/// Stops the statement that still runs on a connection before the connection is closed: the server would not notice
-/// that nobody waits for it, and go on for as long as it takes.
-fn abandon(client: ClientWrapper, tls: Option<MakeRustlsConnect>) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let token = client.cancel_token();
-    runtime.spawn(async move {
-        let cancelled = match tls {
-            Some(tls) => timeout(CANCEL_WITHIN, token.cancel_query(tls)).await,
-            None => timeout(CANCEL_WITHIN, token.cancel_query(NoTls)).await,
-        };
-        if !matches!(cancelled, Ok(Ok(()))) {
-            tracing::debug!("a statement that nobody waits for could not be cancelled");
-        }
-        drop(client);
-    });
-}
-
-/// The DETAIL quotes rows, so it is for whoever debugs and for nobody else.
-fn note_detail(error: tokio_postgres::Error) -> DbError {
-    if let Some(detail) = error.as_db_error().and_then(tokio_postgres::error::DbError::detail) {
-        tracing::debug!(detail, "what Postgres says beside the error");
-    }
-    DbError::Postgres(error.into())
 }
 
 fn build_pool(target: &Target, tls: Option<MakeRustlsConnect>, size: usize) -> Result<Pool, TargetError> {

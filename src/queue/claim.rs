@@ -57,6 +57,14 @@ const CLAIM_ONE: &str = claim!(
     for no key update of task skip locked)"
 );
 
+/// How often a claim is made in this way.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    /// It is prepared, where that is possible, and nothing but a call of functions.
+    Often,
+    Seldom,
+}
+
 /// When there will be something to claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextDue {
@@ -107,7 +115,7 @@ impl Queue {
         self.claim_or_go_around(CLAIM, types, limit, reach).await
     }
 
-    /// The same, where little is expected to be due: quicker then, but answers nothing if there is much.
+    /// The same, but quicker where little is due.
     pub async fn claim_few(
         &self,
         types: &[String],
@@ -119,7 +127,7 @@ impl Queue {
 
     async fn claim_or_go_around(
         &self,
-        claim: &str,
+        claim: &'static str,
         types: &[String],
         limit: usize,
         reach: Option<Duration>,
@@ -129,7 +137,7 @@ impl Queue {
             let reach = reach.map(|reach| reach.as_secs_f64());
             let params: [Param<'_>; 3] =
                 [(&types, Type::TEXT_ARRAY), (&most, Type::INT4), (&reach, Type::FLOAT8)];
-            match self.claim_by(claim, &params).await {
+            match self.claim_by(Asked::Often, claim, &params).await {
                 Err(error) if is_for_the_rows(&error) => {}
                 result => return result,
             }
@@ -145,7 +153,7 @@ impl Queue {
         early: bool,
     ) -> Result<Result<Claimed, NotClaimed>, DbError> {
         let params: [Param<'_>; 3] = [(&types, Type::TEXT_ARRAY), (&id, Type::UUID), (&early, Type::BOOL)];
-        match self.claim_by(CLAIM_ONE, &params).await?.pop() {
+        match self.claim_by(Asked::Seldom, CLAIM_ONE, &params).await?.pop() {
             Some(claimed) => Ok(Ok(claimed)),
             // Claimable, and yet not claimed: somebody was quicker.
             None => Ok(Err(self.refusal(types, id, early).await?.unwrap_or(NotClaimed::NotPending))),
@@ -171,7 +179,7 @@ impl Queue {
             .db
             .claim_session(deadline::CLAIM)
             .await?
-            .query("select ordinary, suspect from agent_tasks_next_v1($1, $2, $3)", &params)
+            .query_prepared("select ordinary, suspect from agent_tasks_next_v1($1, $2, $3)", &params)
             .await?;
         // Infinity is a date, and never.
         let seconds = |column| -> Result<Option<f64>, DbError> {
@@ -186,12 +194,22 @@ impl Queue {
         })
     }
 
-    pub(super) async fn claim_by(&self, sql: &str, more: &[Param<'_>]) -> Result<Vec<Claimed>, DbError> {
+    /// Runs a statement made by [`claim!`].
+    pub(super) async fn claim_by(
+        &self,
+        asked: Asked,
+        sql: &'static str,
+        more: &[Param<'_>],
+    ) -> Result<Vec<Claimed>, DbError> {
         let lease = self.rules.lease.as_secs_f64();
         let worker: &str = &self.worker;
         let mut params: Vec<Param<'_>> = vec![(&lease, Type::FLOAT8), (&worker, Type::TEXT)];
         params.extend_from_slice(more);
-        let rows = self.db.claim_session(deadline::CLAIM).await?.query(sql, &params).await?;
+        let mut session = self.db.claim_session(deadline::CLAIM).await?;
+        let rows = match asked {
+            Asked::Often => session.query_prepared(sql, &params).await?,
+            Asked::Seldom => session.query(sql, &params).await?,
+        };
         self.metrics.claims.inc_by(rows.len() as u64);
         rows.iter().map(|row| Claimed::decode(row, &self.rules)).collect()
     }

@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::Queue;
-use super::claim::{CLAIM_PICKED, PICK};
+use super::claim::{Asked, CLAIM_PICKED, PICK};
 use super::task::Claimed;
 use crate::db::{DbError, Lane, Param};
 
@@ -70,7 +70,7 @@ impl Queue {
                 break;
             }
             let claim_ids = |ids: Vec<Uuid>| async move {
-                self.claim_by(CLAIM_PICKED, &[(&ids, Type::UUID_ARRAY)]).await
+                self.claim_by(Asked::Seldom, CLAIM_PICKED, &[(&ids, Type::UUID_ARRAY)]).await
             };
             let (parts, ended) = self.around_stubborn(ids, began + BUDGET, claim_ids).await;
             // Whatever was claimed before: of a reply that was lost the caller must hear, and have it all given back.

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::Queue;
-use super::claim::claim;
+use super::claim::{Asked, claim};
 use super::stubborn::BUDGET;
 use super::task::Claimed;
 use crate::db::{DbError, Param};
@@ -90,7 +90,8 @@ impl Queue {
     pub async fn claim_reserved(&self, id: Uuid) -> Result<Option<Claimed>, DbError> {
         let longest = RESERVED_FOR.as_secs_f64();
         let claim = |ids: Vec<Uuid>| async move {
-            self.claim_by(CLAIM_RESERVED, &[(&ids[0], Type::UUID), (&longest, Type::FLOAT8)]).await
+            self.claim_by(Asked::Seldom, CLAIM_RESERVED, &[(&ids[0], Type::UUID), (&longest, Type::FLOAT8)])
+                .await
         };
         let (claimed, ended) = self.around_stubborn(vec![id], Instant::now() + BUDGET, claim).await;
         ended?;

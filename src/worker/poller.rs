@@ -241,9 +241,6 @@ impl Poller {
     async fn look_ahead(&mut self, look: Look, got: usize) -> Result<Next, DbError> {
         let due = self.next_due(look.reach).await?;
         let more = due.ordinary == Some(Duration::ZERO);
-        if more && self.expects_few {
-            return Ok(Next::Again);
-        }
         // Late, its answer may have been given back unread.
         let late = look.took >= self.engine.queue.answer_good_for();
         let found = match (late, more) {

@@ -22,9 +22,11 @@ impl Kill {
         let db = TestDb::new().await;
         let effects = Effects::listen().await;
         let (wire, url) = db.over_tcp().await;
+        // It listens elsewhere, so that nothing is prepared, and the wire sees the text of each statement.
+        let direct = db.direct_url();
         let settings = [
             ("DATABASE_URL", url.as_str()),
-            ("LISTEN_DATABASE_URL", &url),
+            ("LISTEN_DATABASE_URL", &direct),
             ("POLLING_INTERVAL_MS", "120000"),
         ];
         let victim = Instance::start_acting(&db, &effects, &[SETTINGS, &settings].concat()).await;

@@ -32,6 +32,7 @@ mod migrations;
 mod model;
 mod outages;
 mod panics;
+mod prepared;
 mod pressures;
 mod processes;
 mod rollout;

@@ -162,6 +162,27 @@ async fn through_a_transaction_pooler_nothing_listens_and_the_poll_finds_the_wor
 }
 
 #[tokio::test]
+async fn a_transaction_pooler_that_the_url_does_not_tell_of_does_not_pass_for_a_connection_that_listens() {
+    let db = TestDb::new().await;
+    let Some(undeclared) = db.url().strip_suffix("&pgbouncer=true").map(str::to_owned) else {
+        eprintln!("nothing was checked: TEST_POOLER names no pooler");
+        return;
+    };
+    let settings =
+        [("DATABASE_URL", undeclared.as_str()), ("LISTEN_DATABASE_URL", ""), ("POLLING_INTERVAL_MS", "100")];
+    let instance = Instance::start(&db, &settings).await;
+    eventually("it says so", async || {
+        let line = "not listening for new tasks, polling until the connection is back";
+        instance.logged(line).is_some()
+    })
+    .await;
+    assert!(instance.log().contains("is a transaction pooler in between"), "{}", instance.log());
+    assert_eq!(instance.health().await["polling"]["listening"], json!(false));
+    insert(&db, 20, "{}").await;
+    db.eventually("all are done", ALL_DONE).await;
+}
+
+#[tokio::test]
 async fn while_a_key_is_changed_the_old_one_and_the_new_one_open_the_door() {
     let db = TestDb::new().await;
     let (old, new) = ("the-old-key-of-16-characters", "the-new-key-of-16-characters");
