@@ -1,7 +1,8 @@
 //! Postgres: connections, migrations, notifications. Knows no table but its own history of migrations.
 //!
-//! Every query goes through an unnamed typed statement, so that the same code works on a direct connection and
-//! through a pooler in session or transaction mode. Nothing here keeps session state.
+//! Every query goes through a typed statement, unnamed unless it is known that no transaction pooler stands in between
+//! (`Session::query_prepared`), so that the same code works on a direct connection and through a pooler in session or
+//! transaction mode. Nothing here keeps other session state.
 
 mod contact;
 mod error;

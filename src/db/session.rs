@@ -39,7 +39,7 @@ pub struct Session {
 pub(super) enum Afterwards {
     /// The next one gets it.
     GoesBack,
-    /// It leads to a server that takes no writes, or to a backend that is not its own.
+    /// It leads to a server that takes no writes.
     IsClosed,
     /// A query is under way whose answer is still to come, and the next one would wait behind it: it is closed, and the
     /// query cancelled.
@@ -91,18 +91,20 @@ impl Session {
             clippy::disallowed_methods,
             reason = "prepared on purpose: no transaction pooler stands in between"
         )]
-        let result = self
+        let answer = self
             .ask(async |object| {
                 let statement = object.prepare_typed_cached(sql, &types).await?;
                 object.query(&statement, &values).await
             })
             .await;
-        if result.as_ref().is_err_and(is_about_the_statement) {
-            tracing::warn!("what was prepared on a database connection is gone or another: no more of that");
-            self.backends.are_shared();
-            self.afterwards = Afterwards::IsClosed;
+        match answer {
+            Err(error) if is_about_the_statement(&error) => {
+                tracing::warn!(%error, "what was prepared on a database connection is gone or another: no more of that");
+                self.backends.are_shared();
+                self.query(sql, params).await
+            }
+            answer => answer,
         }
-        result
     }
 
     /// Runs statements without parameters or rows, as one simple query.
@@ -172,7 +174,7 @@ fn abandon(client: ClientWrapper, tls: Option<MakeRustlsConnect>) {
     });
 }
 
-/// The prepared statement is not there, is there already, or is another one.
+/// The prepared statement is not there, is there already, or is another one: nothing was done.
 fn is_about_the_statement(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| {
         [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT, SqlState::PROTOCOL_VIOLATION]

@@ -93,7 +93,7 @@ impl Queue {
         Ok(Verdict::Refused)
     }
 
-    async fn end_batch(&self, endings: &[&Ending], sql: &str) -> Result<Vec<Verdict>, DbError> {
+    async fn end_batch(&self, endings: &[&Ending], sql: &'static str) -> Result<Vec<Verdict>, DbError> {
         let ids: Vec<Uuid> = endings.iter().map(|ending| ending.lease.id).collect();
         let tokens: Vec<Uuid> = endings.iter().map(|ending| ending.lease.token).collect();
         let verbs: Vec<&str> = endings.iter().map(|ending| ending.verb.name()).collect();
@@ -124,7 +124,8 @@ impl Queue {
             (&log_ids, Type::UUID_ARRAY),
         ];
         let params: &[Param<'_>] = &columns;
-        let rows = self.db.query(Lane::Work, deadline::END, sql, params).await?;
+        let mut session = self.db.session(Lane::Work, deadline::END).await?;
+        let rows = session.query_prepared(sql, params).await?;
         let verdicts: Option<Vec<&str>> = rows[0].try_get(0)?;
         Ok(match verdicts {
             None => vec![Verdict::Accepted; endings.len()],
