@@ -126,10 +126,13 @@ declare
             from agent_tasks task
             where task.status = 'pending'
                 and task.crash_count < 2
-                and task.task_type = any (types)
+                and task.task_type = any (array(
+                    select lane.task_type
+                    from unnest(types) as lane (task_type)
+                    where not exists (select from task_types kind where kind.task_type = lane.task_type and kind.paused)
+                ))
                 and (case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end) = ranks.rank
                 and task.scheduled_for between since and statement_timestamp()
-                and task.task_type <> all (array(select kind.task_type::text from task_types kind where kind.paused))
             limit most + 1
         ) pending
         limit most + 1

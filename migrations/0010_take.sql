@@ -9,7 +9,9 @@
 --   elsewhere, and not taken. `status || ''` implies no partial index and is checked all the same: whatever plan is
 --   chosen, a task that is no longer pending is not claimed.
 -- * Of many large inputs only the first 8 MiB are taken: ask again for the others.
--- * The settings leave the planner no other way than to look up one row after the other, by its place.
+-- * The settings leave the planner no other way than to look up one row after the other, by its place; that also keeps the
+--   answer in the order in which the rows were locked.
+-- * The input is read before the row is changed: what a trigger of others makes of it then is not seen by this attempt.
 -- * Times and numbers leave as float8 or text: a row that others filled with infinity or rubbish must fail alone, not with
 --   the claim.
 --
@@ -53,10 +55,18 @@ begin
             places := array(
                 select sized.place
                 from (
-                    select task.ctid as place, picked.position,
-                        sum(pg_column_size(task.context_json)) over (order by picked.position) as bytes
-                    from unnest(places) with ordinality as picked (place, position)
-                    join agent_tasks task on task.ctid = picked.place
+                    select
+                        task.ctid as place,
+                        row_number() over service as position,
+                        sum(pg_column_size(task.context_json)) over service as bytes
+                    from agent_tasks task
+                    where task.ctid = any (places)
+                    window service as (
+                        order by
+                            case task.priority when 'urgent' then 0 when 'high' then 1 when 'low' then 3 else 2 end,
+                            task.scheduled_for,
+                            task.id
+                    )
                 ) sized
                 where sized.bytes <= 8388608 or sized.position = 1
             );

@@ -156,31 +156,22 @@ impl Listener {
             anyhow::bail!("the server closed the connection")
         };
         let speak = async {
-            let listens: Vec<String> = self
-                .channels
-                .iter()
-                .chain([&self.probe.as_str()])
-                .map(|name| format!("listen {name}"))
-                .collect();
+            let probe = self.probe.as_str();
+            let channels = self.channels.iter().chain([&probe]);
+            let listens: Vec<String> = channels.map(|name| format!("listen {name}")).collect();
             timeout(ANSWER_WITHIN, client.batch_execute(&listens.join("; "))).await??;
-            let mut first = true;
+            // At first sent on another connection: through a transaction pooler one's own words may come back, and no others.
+            self.send_probe().await?;
+            Self::expect(&mut probes).await?;
+            self.database.has_sessions(&self.target);
+            self.status.0.store(true, Ordering::Relaxed);
+            self.heard.send(Heard::Connected).await?;
             loop {
-                // Sent on another connection: through a transaction pooler one's own words may come back, and no others.
-                let sent = self.send_probe().await;
-                if first || sent.is_ok() {
-                    sent?;
-                    if timeout(ANSWER_WITHIN, probes.recv()).await.is_err() {
-                        anyhow::bail!(
-                            "LISTEN was accepted but nothing is heard: is a transaction pooler in between, or LISTEN_DATABASE_URL another database?"
-                        );
-                    }
-                }
-                if std::mem::take(&mut first) {
-                    self.database.has_sessions(&self.target);
-                    self.status.0.store(true, Ordering::Relaxed);
-                    self.heard.send(Heard::Connected).await?;
-                }
                 sleep(PROBE_EVERY).await;
+                // From now on on this one, which also shows that it lives, and is not idle.
+                let notify = format!("notify {probe}");
+                timeout(ANSWER_WITHIN, client.batch_execute(&notify)).await??;
+                Self::expect(&mut probes).await?;
             }
         };
         tokio::select! {
@@ -192,6 +183,15 @@ impl Listener {
     async fn send_probe(&self) -> Result<(), DbError> {
         let mut session = self.database.claim_session(ANSWER_WITHIN).await?;
         session.query("select pg_notify($1, '')", &[(&self.probe, Type::TEXT)]).await?;
+        Ok(())
+    }
+
+    async fn expect(probes: &mut mpsc::Receiver<()>) -> anyhow::Result<()> {
+        let heard = timeout(ANSWER_WITHIN, probes.recv()).await;
+        anyhow::ensure!(
+            heard.is_ok(),
+            "LISTEN was accepted but nothing is heard: is a transaction pooler in between, or LISTEN_DATABASE_URL another database?"
+        );
         Ok(())
     }
 }

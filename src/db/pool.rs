@@ -79,7 +79,7 @@ impl Database {
 
     /// A notification has come in on an idle connection to `target`: none to there is shared with others.
     pub(super) fn has_sessions(&self, target: &Target) {
-        if target.postgres == self.target.postgres {
+        if !self.target.transaction_pooler && target.postgres == self.target.postgres {
             self.backends.are_own();
         }
     }

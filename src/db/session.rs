@@ -176,9 +176,12 @@ fn abandon(client: ClientWrapper, tls: Option<MakeRustlsConnect>) {
 
 /// The prepared statement is not there, is there already, or is another one: nothing was done.
 fn is_about_the_statement(error: &DbError) -> bool {
-    error.sqlstate().is_some_and(|state| {
-        [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT, SqlState::PROTOCOL_VIOLATION]
-            .contains(state)
+    let DbError::Postgres(error) = error else { return false };
+    error.as_db_error().is_some_and(|error| match *error.code() {
+        SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => true,
+        // `PgBouncer` says this of all that it does not like; the server adds the severity in a form for programs.
+        SqlState::PROTOCOL_VIOLATION => error.parsed_severity().is_some(),
+        _ => false,
     })
 }
 

@@ -10,7 +10,7 @@ use super::task::Claimed;
 use super::{Queue, deadline};
 use crate::db::{DbError, Lane, Param};
 
-/// A claim: what has been picked and locked, an array of places, is taken (`migrations/0010_take.sql`).
+/// A claim: what has been picked, an array of places, is taken (`migrations/0010_take.sql`).
 macro_rules! claim {
     ($places:expr) => {
         concat!("select taken.* from agent_tasks_take_v1($1, $2, ", $places, ") taken")

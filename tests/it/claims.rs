@@ -6,6 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 use task_processor::db::Lane;
 use task_processor::queue::{Claimed, NewTask, NotClaimed, Queue};
+use uuid::Uuid;
 
 use crate::support::{TestDb, connect};
 
@@ -14,13 +15,14 @@ fn types(names: &[&str]) -> Vec<String> {
 }
 
 async fn claim_labels(queue: &Queue, names: &[&str], limit: usize) -> Vec<String> {
-    let claimed = queue.claim(&types(names), limit).await.expect("a claim");
-    claimed
-        .into_iter()
-        .map(|claimed| {
-            claimed.task.expect("a readable task").context["label"].as_str().unwrap_or_default().to_owned()
-        })
-        .collect()
+    labels_of(queue.claim(&types(names), limit).await.expect("a claim"))
+}
+
+fn labels_of(claimed: Vec<Claimed>) -> Vec<String> {
+    let label = |claimed: Claimed| {
+        claimed.task.expect("a readable task").context["label"].as_str().unwrap_or_default().to_owned()
+    };
+    claimed.into_iter().map(label).collect()
 }
 
 #[tokio::test]
@@ -50,16 +52,18 @@ async fn of_many_large_inputs_a_claim_takes_the_first_that_a_worker_has_memory_f
     db.execute(
         "alter table agent_tasks alter context_json set storage external;
          insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
-         select 'a', 't', now() - n * interval '1 s', jsonb_build_object('label', n, 'pad', repeat('x', 1000000))
-         from generate_series(1, 20) n;
-         update agent_tasks set context_json = context_json || '{\"label\": \"oldest\"}' where context_json -> 'label' = '20'",
+         select case when n < 11 then 'a' else 'b' end, 't', now() - n * interval '1 s',
+             jsonb_build_object('label', n::text, 'pad', repeat('x', 1000000))
+         from generate_series(1, 30) n",
     )
     .await;
     let queue = db.queue("test", &[]);
-    let first = claim_labels(&queue, &["a"], 100).await;
-    assert_eq!((first.len(), first[0].as_str()), (8, "oldest"));
-    assert_eq!(claim_labels(&queue, &["a"], 100).await.len(), 8);
-    assert_eq!(claim_labels(&queue, &["a"], 100).await.len(), 4);
+    let labels = |of: std::ops::RangeInclusive<u32>| of.rev().map(|n| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(claim_labels(&queue, &["a", "b"], 100).await, labels(23..=30));
+    let few = queue.claim_few(&types(&["a", "b"]), 100, None).await.expect("a claim");
+    assert_eq!(labels_of(few), labels(15..=22), "where little was expected, too");
+    assert_eq!(claim_labels(&queue, &["a", "b"], 100).await, labels(7..=14));
+    assert_eq!(claim_labels(&queue, &["a", "b"], 100).await, labels(1..=6));
 }
 
 #[tokio::test]
@@ -154,16 +158,11 @@ async fn where_little_was_expected_a_claim_takes_the_same() {
     queue.pause("paused").await.expect("paused");
     let minute = Duration::from_mins(1);
     let recent = queue.claim_few(&kinds, 100, Some(minute + minute / 2)).await.expect("a claim");
-    let labels = |claimed: Vec<Claimed>| -> Vec<String> {
-        let label =
-            |claimed: Claimed| claimed.task.expect("readable").context["label"].as_str().map(str::to_owned);
-        claimed.into_iter().filter_map(label).collect()
-    };
     let expected = ["aurgent1", "burgent1", "ahigh1", "bhigh1", "amedium1", "bmedium1", "alow1", "blow1"];
-    let mut recent = labels(recent);
+    let mut recent = labels_of(recent);
     recent.chunks_mut(2).for_each(<[String]>::sort);
     assert_eq!(recent, expected);
-    let first = labels(queue.claim_few(&kinds, 3, None).await.expect("a claim"));
+    let first = labels_of(queue.claim_few(&kinds, 3, None).await.expect("a claim"));
     assert_eq!(first.len(), 3);
     assert!(
         first[..2].iter().all(|label| label.ends_with("urgent2")) && first[2].ends_with("high2"),
@@ -174,7 +173,7 @@ async fn where_little_was_expected_a_claim_takes_the_same() {
         "insert into agent_tasks (task_type, agent_type, context_json) select 'a', 't', '{}' from generate_series(1, 190)",
     )
     .await;
-    let next = labels(queue.claim_few(&kinds, 3, None).await.expect("a claim"));
+    let next = labels_of(queue.claim_few(&kinds, 3, None).await.expect("a claim"));
     assert_eq!(next.len(), 3);
     assert!(next[0].ends_with("high2"), "in order, also where more is due than was expected: {next:?}");
     let holder = connect(&db.direct_url()).await;
@@ -184,6 +183,45 @@ async fn where_little_was_expected_a_claim_takes_the_same() {
         .expect("five are held");
     db.execute("delete from agent_tasks where task_type = 'b' and status = 'pending'").await;
     assert_eq!(queue.claim_few(&kinds, 300, None).await.expect("a claim").len(), 190 - 5 + 1);
+}
+
+#[tokio::test]
+async fn a_task_that_is_put_off_while_a_claim_is_under_way_is_not_claimed() {
+    let db = TestDb::new().await;
+    let ids: Vec<Uuid> = db
+        .value(
+            "with added as (
+                 insert into agent_tasks (task_type, agent_type, scheduled_for, context_json)
+                 select 'a', 't', now() - n * interval '1 minute', '{}' from generate_series(1, 2) n
+                 returning id, scheduled_for)
+             select array_agg(id order by scheduled_for) from added",
+        )
+        .await;
+    let (first, second) = (ids[0], ids[1]);
+    // Between the first task and the second the claim waits.
+    db.execute(&format!(
+        "create function wait() returns trigger language plpgsql as
+             'begin perform pg_advisory_xact_lock(42); return new; end';
+         create trigger wait before update on agent_tasks for each row when (new.id = '{first}') execute function wait()"
+    ))
+    .await;
+    let holder = connect(&db.direct_url()).await;
+    holder.batch_execute("select pg_advisory_lock(42)").await.expect("a lock");
+    let queue = db.queue("test", &[]);
+    let claim = tokio::spawn(async move { queue.claim_few(&types(&["a"]), 10, None).await });
+    db.eventually(
+        "the claim waits",
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted)",
+    )
+    .await;
+    db.execute(&format!(
+        "update agent_tasks set scheduled_for = now() + interval '1 hour' where id = '{second}'"
+    ))
+    .await;
+    holder.batch_execute("select pg_advisory_unlock(42)").await.expect("unlocked");
+    let claimed = claim.await.expect("no panic").expect("a claim");
+    assert_eq!(claimed.iter().map(|claimed| claimed.lease.id).collect::<Vec<_>>(), [first]);
+    assert!(db.task_is(second, "status = 'pending' and attempt = 0").await);
 }
 
 #[tokio::test]

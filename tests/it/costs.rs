@@ -232,18 +232,19 @@ async fn a_look_at_what_is_recent_passes_over_what_an_old_snapshot_keeps() {
 }
 
 #[tokio::test]
-async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
+async fn future_unroutable_paused_and_finished_tasks_cost_a_claim_nothing() {
     let db = TestDb::new().await;
     let fill = "insert into agent_tasks (task_type, agent_type, priority, status, scheduled_for, context_json) select ";
     db.execute(&format!("{fill} 'a', 't', 'medium', 'pending', now(), '{{}}' from generate_series(1, 500)"))
         .await;
-    db.execute("analyze agent_tasks").await;
+    db.execute("insert into task_types (task_type, paused) values ('paused', true); analyze agent_tasks")
+        .await;
     let costs = async || {
         let mut costs = Vec::new();
         for function in [
-            "agent_tasks_due_v1('{a}', 10, null)",
-            "agent_tasks_few_v1('{a}', 10, null)",
-            "agent_tasks_next_v1('{a}', '{}', null)",
+            "agent_tasks_due_v1('{a,paused}', 10, null)",
+            "agent_tasks_few_v1('{a,paused}', 10, null)",
+            "agent_tasks_next_v1('{a,paused}', '{}', null)",
         ] {
             db.buffers_of(function).await;
             costs.push((function, db.buffers_of(function).await));
@@ -255,6 +256,7 @@ async fn future_unroutable_and_finished_tasks_cost_a_claim_nothing() {
         "'a', 't', 'urgent', 'pending', now() + interval '1 day', '{}' from generate_series(1, 20000)",
         "'unknown', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
         "'a', 't', 'urgent', 'completed', now() - interval '1 day', '{}' from generate_series(1, 20000)",
+        "'paused', 't', 'urgent', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
         "'a', 't', 'low', 'pending', now() - interval '1 day', '{}' from generate_series(1, 20000)",
     ] {
         db.execute(&format!("{fill} {rest}")).await;

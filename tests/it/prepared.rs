@@ -29,26 +29,30 @@ async fn prepared(app: &TestApp) -> i64 {
     session(app).await.query(PREPARED, &[]).await.expect("a count")[0].get(0)
 }
 
+/// Whether anything may be prepared here.
+fn is_direct(db: &TestDb) -> bool {
+    hears() && db.url() == db.direct_url()
+}
+
 #[tokio::test]
-async fn claims_are_prepared_unless_a_transaction_pooler_stands_in_between() {
+async fn what_is_asked_all_the_time_is_prepared_unless_a_transaction_pooler_stands_in_between() {
     let db = TestDb::new().await;
     let app = service(&db).await;
     work(&db, &app).await;
-    let direct = hears() && db.url() == db.direct_url();
-    assert_eq!(prepared(&app).await > 0, direct);
+    assert_eq!(prepared(&app).await > 0, is_direct(&db));
     app.stop().await;
 }
 
 #[tokio::test]
 async fn where_what_was_prepared_is_gone_it_is_asked_without_and_nothing_is_prepared_any_more() {
-    const ASK: &str = "select 'agent_tasks_'";
     let db = TestDb::new().await;
     let app = service(&db).await;
     work(&db, &app).await;
     let mut forgetful = session(&app).await;
-    forgetful.query_prepared(ASK, &[]).await.expect("an answer");
+    forgetful.query_prepared("select 'agent_tasks_1'", &[]).await.expect("an answer");
     forgetful.batch("deallocate all").await.expect("forgotten");
-    forgetful.query_prepared(ASK, &[]).await.expect("the same answer");
+    forgetful.query_prepared("select 'agent_tasks_1'", &[]).await.expect("the same answer");
+    forgetful.query_prepared("select 'agent_tasks_2'", &[]).await.expect("another answer");
     drop(forgetful);
     work(&db, &app).await;
     assert_eq!(prepared(&app).await, 0);
