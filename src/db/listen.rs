@@ -105,7 +105,8 @@ impl Listener {
         }
     }
 
-    /// Whether a notification sent on another connection is heard on this one, and if not, why. `heard` is the listener's receiver.
+    /// Whether a notification sent on another connection is heard on this one, and if not, why. `heard` is the listener's
+    /// receiver.
     pub async fn probe(self, mut heard: mpsc::Receiver<Heard>) -> Result<(), String> {
         tokio::select! {
             // A connection was made, and its first probe came back.
@@ -162,7 +163,7 @@ impl Listener {
             timeout(ANSWER_WITHIN, client.batch_execute(&listens.join("; "))).await??;
             // At first sent on another connection: through a transaction pooler one's own words may come back, and no others.
             self.send_probe().await?;
-            Self::expect(&mut probes).await?;
+            Self::hear(&mut probes).await?;
             self.database.has_sessions(&self.target);
             self.status.0.store(true, Ordering::Relaxed);
             self.heard.send(Heard::Connected).await?;
@@ -171,7 +172,7 @@ impl Listener {
                 // From now on on this one, which also shows that it lives, and is not idle.
                 let notify = format!("notify {probe}");
                 timeout(ANSWER_WITHIN, client.batch_execute(&notify)).await??;
-                Self::expect(&mut probes).await?;
+                Self::hear(&mut probes).await?;
             }
         };
         tokio::select! {
@@ -186,7 +187,7 @@ impl Listener {
         Ok(())
     }
 
-    async fn expect(probes: &mut mpsc::Receiver<()>) -> anyhow::Result<()> {
+    async fn hear(probes: &mut mpsc::Receiver<()>) -> anyhow::Result<()> {
         let heard = timeout(ANSWER_WITHIN, probes.recv()).await;
         anyhow::ensure!(
             heard.is_ok(),
