@@ -191,11 +191,11 @@ async fn a_server_without_room_for_another_connection_costs_no_lease_and_no_endi
             crowd.push(other);
         }
     };
-    // The connection for endings, which a claim may have used already, has to be made anew. Whoever is quicker than the
-    // crowd is sent away again.
+    // The connection for endings, which a claim or the listener's probe may have used already, has to be made anew. Whoever
+    // is quicker than the crowd is sent away again.
     let terminate = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
-        where application_name = 'task-processor' and (query like '%agent_tasks_take_v1%'
-            or query like '%agent_tasks_next_v1%')";
+        where application_name = 'task-processor'
+            and query like any ('{%agent_tasks_take_v1%,%agent_tasks_next_v1%,%pg_notify%}')";
     loop {
         let any = value(terminate).await;
         fill().await;
