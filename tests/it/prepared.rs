@@ -29,17 +29,13 @@ async fn prepared(app: &TestApp) -> i64 {
     session(app).await.query(PREPARED, &[]).await.expect("a count")[0].get(0)
 }
 
-/// Whether anything may be prepared here.
-fn is_direct(db: &TestDb) -> bool {
-    hears() && db.url() == db.direct_url()
-}
-
 #[tokio::test]
 async fn what_is_asked_all_the_time_is_prepared_unless_a_transaction_pooler_stands_in_between() {
     let db = TestDb::new().await;
     let app = service(&db).await;
     work(&db, &app).await;
-    assert_eq!(prepared(&app).await > 0, is_direct(&db));
+    let direct = hears() && db.url() == db.direct_url();
+    assert_eq!(prepared(&app).await > 0, direct);
     app.stop().await;
 }
 

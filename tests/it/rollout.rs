@@ -142,20 +142,22 @@ async fn from_one_process_to_eight_and_back_under_load_no_task_runs_twice_and_co
     assert!(left <= 3 + 1, "{left} connections of one process");
 }
 
+/// An instance at `url`, which says that it does not listen, and whose poll finds the work.
+async fn polls_only(db: &TestDb, url: &str, line: &str) -> Instance {
+    let settings = [("DATABASE_URL", url), ("LISTEN_DATABASE_URL", ""), ("POLLING_INTERVAL_MS", "100")];
+    let instance = Instance::start(db, &settings).await;
+    eventually("it says so", async || instance.logged(line).is_some()).await;
+    insert(db, 20, "{}").await;
+    db.eventually("all are done", ALL_DONE).await;
+    instance
+}
+
 #[tokio::test]
 async fn through_a_transaction_pooler_nothing_listens_and_the_poll_finds_the_work() {
     let db = TestDb::new().await;
     let told = format!("{}&pgbouncer=true", db.url());
-    let settings =
-        [("DATABASE_URL", told.as_str()), ("LISTEN_DATABASE_URL", ""), ("POLLING_INTERVAL_MS", "100")];
-    let instance = Instance::start(&db, &settings).await;
-    eventually("it says so", async || {
-        let line = "the connection goes through a transaction pooler, which cannot LISTEN: polling only";
-        instance.logged(line).is_some()
-    })
-    .await;
-    insert(&db, 20, "{}").await;
-    db.eventually("all are done", ALL_DONE).await;
+    let line = "the connection goes through a transaction pooler, which cannot LISTEN: polling only";
+    let _instance = polls_only(&db, &told, line).await;
     let listeners =
         "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen%'";
     assert_eq!(db.value::<i64>(listeners).await, 0);
@@ -168,18 +170,10 @@ async fn a_transaction_pooler_that_the_url_does_not_tell_of_does_not_pass_for_a_
         eprintln!("nothing was checked: TEST_POOLER names no pooler");
         return;
     };
-    let settings =
-        [("DATABASE_URL", undeclared.as_str()), ("LISTEN_DATABASE_URL", ""), ("POLLING_INTERVAL_MS", "100")];
-    let instance = Instance::start(&db, &settings).await;
-    eventually("it says so", async || {
-        let line = "not listening for new tasks, polling until the connection is back";
-        instance.logged(line).is_some()
-    })
-    .await;
+    let line = "not listening for new tasks, polling until the connection is back";
+    let instance = polls_only(&db, &undeclared, line).await;
     assert!(instance.log().contains("is a transaction pooler in between"), "{}", instance.log());
     assert_eq!(instance.health().await["polling"]["listening"], json!(false));
-    insert(&db, 20, "{}").await;
-    db.eventually("all are done", ALL_DONE).await;
 }
 
 #[tokio::test]
